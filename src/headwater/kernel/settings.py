@@ -1,0 +1,73 @@
+"""Settings: where the stores are and how the kernel behaves. Read once, from arguments or the environment, never on import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from headwater.kernel.errors import InvalidValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What can be set. Each field is also an environment variable: HEADWATER_ and the name in capitals.
+
+    `DATABASE_URL` and `REDIS_URL` are understood too, after HEADWATER_DATABASE_URL and HEADWATER_VALKEY_URL.
+    """
+
+    database_url: str = ""
+    """PostgreSQL for ordinary work; may be a transaction pooler."""
+    direct_url: str = ""
+    """PostgreSQL without a pooler: for locks, LISTEN and migrations. Empty means `database_url`."""
+    valkey_url: str = ""
+    """Valkey; empty means that there is none."""
+    pool_size_max: int = 10
+    """Connections one process may hold."""
+    pool_wait_seconds: float = 5.0
+    """How long a caller waits for a free connection before PoolExhausted."""
+    connect_timeout_seconds: float = 5.0
+    statement_timeout_ms: int = 30_000
+    """PostgreSQL ends a statement that runs longer; 0 means never."""
+    transaction_attempts_max: int = 10
+    """How often `Headwater.run` tries work that meets serialization failures or deadlocks."""
+    pooled: bool = False
+    """`database_url` is a transaction pooler: no start-up parameters are sent to it."""
+    cors_origins: str = ""
+    """Origins that browsers may call the service from, separated by commas."""
+
+    @property
+    def direct(self) -> str:
+        """The DSN without a pooler."""
+        return self.direct_url or self.database_url
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, **given: object) -> Settings:
+        """Settings from the environment; what is `given` wins. Raises InvalidValue for a number that is none."""
+        env = os.environ if environ is None else environ
+        read: dict[str, object] = {}
+        for spec in fields(cls):
+            raw = env.get(f"HEADWATER_{spec.name.upper()}")
+            if raw is not None:
+                read[spec.name] = _parse(spec.name, raw, str(spec.type))
+        if "database_url" not in read and env.get("DATABASE_URL"):
+            read["database_url"] = env["DATABASE_URL"]
+        if "valkey_url" not in read and env.get("REDIS_URL"):
+            read["valkey_url"] = env["REDIS_URL"]
+        settings = cls(**read)  # type: ignore[arg-type]  # each value was parsed by its field's type
+        return replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # keyword names are checked by replace
+
+
+def _parse(name: str, raw: str, kind: str) -> object:
+    try:
+        if kind == "int":
+            return int(raw)
+        if kind == "float":
+            return float(raw)
+    except ValueError:
+        raise InvalidValue(
+            f"HEADWATER_{name.upper()} is '{raw}', which is not a number.", remedy="Set it to a number or unset it."
+        ) from None
+    if kind == "bool":
+        return raw.strip().lower() in ("1", "true", "yes", "on")
+    return raw
