@@ -1,0 +1,153 @@
+"""The entities of the schema `blockchain`: users as the chain sees them, assets, transactions, prices."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, Numeric, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
+
+SCHEMA = "blockchain"
+REPUTATION_SCORE_MAX = 1_000_000
+
+
+class TransactionStatus(enum.StrEnum):
+    """Where an on-chain transaction stands. Confirmed and failed are final."""
+
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+
+
+def _labels(members: type[enum.Enum]) -> list[str]:
+    return [str(member.value) for member in members]
+
+
+class ChainUser(Timestamped, Versioned, Model, schema=SCHEMA):
+    """A user as the chain sees them: one wallet address, and the reputation they have earned."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint(
+            "wallet_address",
+            name="users_wallet_address_key",
+            info={"message": "blockchain.users: this wallet address belongs to someone already."},
+        ),
+        CheckConstraint("length(wallet_address) BETWEEN 1 AND 128", name="wallet_address"),
+        CheckConstraint(
+            f"reputation_score BETWEEN 0 AND {REPUTATION_SCORE_MAX}",
+            name="reputation_score",
+            info={"message": f"blockchain.users: a reputation score lies between 0 and {REPUTATION_SCORE_MAX}."},
+        ),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("users.id", name="users_user_id_fkey", info={"message": "blockchain.users: there is no such user."}),
+        primary_key=True,
+    )
+    wallet_address: Mapped[str]
+    reputation_score: Mapped[int] = mapped_column(server_default="0")
+
+
+class Asset(Keyed, Timestamped, Versioned, Model, schema=SCHEMA):
+    """A tokenised robotics part: what it is, who issued it, what it can do.
+
+    Text search is PostgreSQL's own (no extension): `blockchain.asset_text` makes the words of an asset, and
+    `assets_text_idx` indexes them. They are not a column, so that reading an asset does not carry them along.
+    """
+
+    __tablename__ = "assets"
+    __table_args__ = (
+        UniqueConstraint(
+            "symbol", name="assets_symbol_key", info={"message": "blockchain.assets: this symbol is already taken."}
+        ),
+        CheckConstraint("length(asset_type) BETWEEN 1 AND 64", name="asset_type"),
+        CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
+        CheckConstraint("length(symbol) BETWEEN 1 AND 32", name="symbol"),
+        CheckConstraint("jsonb_typeof(specifications) = 'object'", name="specifications"),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
+        Index("assets_asset_type_name_idx", "asset_type", "name", "id"),
+        Index("assets_name_idx", "name", "id"),
+        Index("assets_issuer_id_idx", "issuer_id"),
+        Index(
+            "assets_text_idx",
+            text("blockchain.asset_text(symbol, name, asset_type, description, specifications)"),
+            postgresql_using="gin",
+        ),
+    )
+
+    asset_type: Mapped[str]
+    issuer_id: Mapped[UUID] = mapped_column(
+        ForeignKey(
+            "blockchain.users.user_id",
+            name="assets_issuer_id_fkey",
+            info={"message": "blockchain.assets: the issuer has no wallet address registered."},
+        )
+    )
+    name: Mapped[str]
+    symbol: Mapped[str]
+    description: Mapped[str] = mapped_column(server_default="")
+    specifications: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default="{}")
+
+
+class ChainTransaction(Keyed, Timestamped, Versioned, Model, schema=SCHEMA):
+    """An on-chain transaction, known by its hash. `amount` is in the asset's smallest unit."""
+
+    __tablename__ = "transactions"
+    __table_args__ = (
+        UniqueConstraint(
+            "tx_hash",
+            name="transactions_tx_hash_key",
+            info={"message": "blockchain.transactions: this transaction hash is recorded already."},
+        ),
+        CheckConstraint("length(tx_hash) BETWEEN 1 AND 128", name="tx_hash"),
+        CheckConstraint("amount >= 0", name="amount"),
+        CheckConstraint("block_number >= 0", name="block_number"),
+        Index("transactions_from_address_idx", "from_address", text("created_at DESC")),
+        Index("transactions_to_address_idx", "to_address", text("created_at DESC")),
+        Index("transactions_asset_id_idx", "asset_id"),
+    )
+
+    tx_hash: Mapped[str]
+    from_address: Mapped[str]
+    to_address: Mapped[str]
+    asset_id: Mapped[UUID | None] = mapped_column(ForeignKey("blockchain.assets.id", name="transactions_asset_id_fkey"))
+    amount: Mapped[Decimal] = mapped_column(Numeric(39, 0))
+    block_number: Mapped[int | None]
+    status: Mapped[TransactionStatus] = mapped_column(
+        Enum(TransactionStatus, name="transaction_status", schema=SCHEMA, values_callable=_labels),
+        server_default="pending",
+    )
+    network: Mapped[str] = mapped_column(server_default="solana")
+
+
+class PriceFeed(Keyed, Model, schema=SCHEMA):
+    """One price an oracle reported for a symbol. Prices are added, never changed; the newest counts."""
+
+    __tablename__ = "price_feeds"
+    __table_args__ = (
+        UniqueConstraint(
+            "symbol",
+            "currency",
+            "source",
+            "observed_at",
+            name="price_feeds_symbol_currency_source_observed_at_key",
+            info={"message": "blockchain.price_feeds: this source has reported a price for that moment already."},
+        ),
+        CheckConstraint("price > 0 AND price < 1e20", name="price"),
+        Index("price_feeds_symbol_observed_at_idx", "symbol", text("observed_at DESC"), text("id DESC")),
+    )
+
+    symbol: Mapped[str]
+    price: Mapped[Decimal]
+    currency: Mapped[str] = mapped_column(server_default="USD")
+    source: Mapped[str]
+    observed_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
