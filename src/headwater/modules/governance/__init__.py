@@ -1,0 +1,22 @@
+"""Governance: the users decide. Owns proposals with their voting periods and quorums, and the votes.
+
+A proposal goes draft -> active -> passed or rejected, and passed -> executed; a draft or active one can be cancelled.
+Each user votes once, with a weight, inside the voting period by PostgreSQL's clock. The tally is never stored: it is
+computed from the votes wherever it is read (`governance.tally`), so it cannot differ from them, whoever wrote them.
+
+A proposal passes when all weight cast (for, against and abstain) reaches its quorum and more is for it than against it.
+
+Public names: `headwater.modules.governance.models` (Proposal, Vote, ProposalStatus, Choice) and
+`headwater.modules.governance.repository` (GovernanceRepository, Tally).
+"""
+
+from __future__ import annotations
+
+from headwater.kernel.module import Module
+
+MODULE = Module(
+    name="governance",
+    package=__name__,
+    summary="Proposals and the weighted votes that decide them.",
+    depends_on=("identity", "blockchain"),
+)

@@ -1,0 +1,130 @@
+"""Orders, trades and escrows: the tables of the market."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from headwater.kernel.amounts import WholeNumber
+from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
+
+
+class Side(enum.Enum):
+    """What an order wants to do."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+
+class OrderStatus(enum.Enum):
+    """Where an order stands. Filled and cancelled are final."""
+
+    OPEN = "open"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    CANCELLED = "cancelled"
+
+
+class EscrowState(enum.Enum):
+    """What happened to money that waits between a buyer and a seller. Released and refunded are final."""
+
+    HELD = "held"
+    RELEASED = "released"
+    REFUNDED = "refunded"
+    DISPUTED = "disputed"
+
+
+def _labels(members: type[enum.Enum]) -> list[str]:
+    return [member.value for member in members]
+
+
+_side = Enum(Side, name="order_side", schema="trading", values_callable=_labels)
+_order_status = Enum(OrderStatus, name="order_status", schema="trading", values_callable=_labels)
+_escrow_state = Enum(EscrowState, name="escrow_state", schema="trading", values_callable=_labels)
+
+_resting = text("status in ('open', 'partially_filled')")
+
+
+class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
+    """A wish to buy or sell a quantity of an asset at a price or better."""
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        CheckConstraint("price > 0", name="price"),
+        CheckConstraint("quantity > 0", name="quantity"),
+        CheckConstraint("filled_quantity between 0 and quantity", name="filled_quantity"),
+        # The ledger moves price * quantity when the order is filled: it must be an amount.
+        CheckConstraint("price * quantity < 1e38", name="value"),
+        CheckConstraint(
+            "case status when 'open' then filled_quantity = 0"
+            " when 'partially_filled' then filled_quantity > 0 and filled_quantity < quantity"
+            " when 'filled' then filled_quantity = quantity"
+            " else filled_quantity < quantity end",
+            name="status",
+        ),
+        CheckConstraint("(status = 'cancelled') = (cancelled_at is not null)", name="cancelled_at"),
+        # The order book: the resting orders of one asset and side by price, then by time.
+        Index("orders_book_idx", "asset_id", "side", "price", "created_at", "id", postgresql_where=_resting),
+        Index("orders_user_id_created_at_id_idx", "user_id", "created_at", "id"),
+        Index("orders_asset_id_created_at_id_idx", "asset_id", "created_at", "id"),
+        Index("orders_created_at_id_idx", "created_at", "id"),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("users.id", info={"message": "trading.orders: there is no such user."})
+    )
+    asset_id: Mapped[UUID] = mapped_column(
+        ForeignKey("blockchain.assets.id", info={"message": "trading.orders: there is no such asset."})
+    )
+    side: Mapped[Side] = mapped_column(_side)
+    price: Mapped[int] = mapped_column(WholeNumber())
+    quantity: Mapped[int] = mapped_column(WholeNumber())
+    filled_quantity: Mapped[int] = mapped_column(WholeNumber(), server_default="0")
+    status: Mapped[OrderStatus] = mapped_column(_order_status, server_default="open")
+    cancelled_at: Mapped[datetime | None]
+
+
+class Trade(Keyed, Model, schema="trading"):
+    """A fill: a buy and a sell order met at a price. Never changed."""
+
+    __tablename__ = "trades"
+    __table_args__ = (
+        CheckConstraint("price > 0", name="price"),
+        CheckConstraint("quantity > 0", name="quantity"),
+        CheckConstraint("buy_order_id <> sell_order_id", name="orders"),
+        Index("trades_asset_id_executed_at_id_idx", "asset_id", "executed_at", "id"),
+        Index("trades_buy_order_id_idx", "buy_order_id"),
+        Index("trades_sell_order_id_idx", "sell_order_id"),
+    )
+
+    asset_id: Mapped[UUID] = mapped_column(ForeignKey("blockchain.assets.id"))
+    buy_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id"))
+    sell_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id"))
+    taker_side: Mapped[Side] = mapped_column(_side)
+    price: Mapped[int] = mapped_column(WholeNumber())
+    quantity: Mapped[int] = mapped_column(WholeNumber())
+    executed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Escrow(Keyed, Timestamped, Versioned, Model, schema="trading"):
+    """Money between a buyer and a seller. Only the ledger's settlement makes and moves these."""
+
+    __tablename__ = "escrows"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="amount"),
+        CheckConstraint("buyer_id <> seller_id", name="parties"),
+        CheckConstraint("(state in ('released', 'refunded')) = (settled_at is not null)", name="settled_at"),
+        Index("escrows_buyer_id_idx", "buyer_id"),
+        Index("escrows_seller_id_idx", "seller_id"),
+    )
+
+    trade_id: Mapped[UUID | None] = mapped_column(ForeignKey("trading.trades.id"), unique=True)
+    buyer_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    seller_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    amount: Mapped[int] = mapped_column(WholeNumber())
+    state: Mapped[EscrowState] = mapped_column(_escrow_state, server_default="held")
+    settled_at: Mapped[datetime | None]
