@@ -8,16 +8,17 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, Numeric, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
 
 SCHEMA = "blockchain"
 REPUTATION_SCORE_MAX = 1_000_000
 
 
-class TransactionStatus(enum.StrEnum):
+class TransactionStatus(enum.Enum):
     """Where an on-chain transaction stands. Confirmed and failed are final."""
 
     PENDING = "pending"
@@ -119,7 +120,7 @@ class ChainTransaction(Keyed, Timestamped, Versioned, Model, schema=SCHEMA):
     from_address: Mapped[str]
     to_address: Mapped[str]
     asset_id: Mapped[UUID | None] = mapped_column(ForeignKey("blockchain.assets.id", name="transactions_asset_id_fkey"))
-    amount: Mapped[Decimal] = mapped_column(Numeric(39, 0))
+    amount: Mapped[int] = mapped_column(WholeNumber())
     block_number: Mapped[int | None]
     status: Mapped[TransactionStatus] = mapped_column(
         Enum(TransactionStatus, name="transaction_status", schema=SCHEMA, values_callable=_labels),

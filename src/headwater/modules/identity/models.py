@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
 
 
-class KycStatus(enum.StrEnum):
+class KycStatus(enum.Enum):
     """How far the check of a person's identity has come."""
 
     PENDING = "pending"
@@ -28,7 +28,7 @@ def _labels(members: type[enum.Enum]) -> list[str]:
     return [str(member.value) for member in members]
 
 
-EMAIL_TAKEN = "users: this email is already taken."
+_EMAIL_TAKEN = "users: this email is already taken."
 
 
 class User(Keyed, Timestamped, Versioned, Model):
@@ -39,10 +39,9 @@ class User(Keyed, Timestamped, Versioned, Model):
 
     __tablename__ = "users"
     __table_args__ = (
-        UniqueConstraint("email", name="users_email_key", info={"message": EMAIL_TAKEN}),
+        UniqueConstraint("email", name="users_email_key", info={"message": _EMAIL_TAKEN}),
         CheckConstraint("email LIKE '%_@_%'", name="email", info={"message": "users: an email needs an @."}),
         CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-        Index("users_email_lower_key", text("lower(email)"), unique=True, info={"message": EMAIL_TAKEN}),
         Index("users_is_active_idx", "is_active"),
         Index("users_created_at_idx", "created_at"),
     )
@@ -58,6 +57,9 @@ class User(Keyed, Timestamped, Versioned, Model):
     )
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default="{}")
     password_hash: Mapped[str | None] = mapped_column(info={"private": True}, deferred=True, sort_order=93)
+
+
+Index("users_email_lower_key", func.lower(User.email), unique=True, info={"message": _EMAIL_TAKEN})
 
 
 class Role(Model):

@@ -62,7 +62,8 @@ def upgrade() -> None:
         CREATE FUNCTION blockchain.asset_text(
             symbol text, name text, asset_type text, description text, specifications jsonb
         ) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE
-        RETURN setweight(to_tsvector('pg_catalog.simple', symbol || ' ' || name || ' ' || replace(asset_type, '_', ' ')), 'A')
+        RETURN setweight(
+                to_tsvector('pg_catalog.simple', symbol || ' ' || name || ' ' || replace(asset_type, '_', ' ')), 'A')
             || setweight(to_tsvector('pg_catalog.english', name || ' ' || replace(asset_type, '_', ' ')), 'A')
             || setweight(to_tsvector('pg_catalog.simple', description), 'B')
             || setweight(to_tsvector('pg_catalog.english', description), 'B')
@@ -104,7 +105,10 @@ def upgrade() -> None:
         schema="blockchain",
     )
     op.create_index(
-        "transactions_from_address_idx", "transactions", ["from_address", sa.text("created_at DESC")], schema="blockchain"
+        "transactions_from_address_idx",
+        "transactions",
+        ["from_address", sa.text("created_at DESC")],
+        schema="blockchain",
     )
     op.create_index(
         "transactions_to_address_idx", "transactions", ["to_address", sa.text("created_at DESC")], schema="blockchain"
