@@ -72,7 +72,7 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server_home() -> Iterator[Path]:
-    """The home of the servers of this run. A run that is killed takes its servers with it and leaves only this folder."""
+    """The home of the servers of this run. A killed run takes its servers with it and leaves only this folder."""
     folder = Path(tempfile.mkdtemp(prefix="headwater-tests-"))
     yield folder / "home"
     shutil.rmtree(folder)

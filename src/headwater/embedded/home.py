@@ -1,4 +1,4 @@
-"""Home: one folder that holds everything of one embedded Headwater: data, logs, sockets, secrets, and who runs there."""
+"""Home: one folder that holds everything of one embedded Headwater: data, logs, sockets, secrets, who runs there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Home:
     """A folder of ours. Naming it touches nothing; `prepare` makes it."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(path).absolute()
 
     def __repr__(self) -> str:
         return f"Home({str(self.path)!r})"
@@ -86,7 +86,7 @@ class Home:
     def _make(self) -> None:
         try:
             self.path.mkdir(parents=True)
-            # When root makes the home, the servers' user must be able to walk through it; secrets are files of mode 0600.
+            # When root makes the home, the servers' user must be able to walk through it; secrets have mode 0600.
             self.path.chmod(0o711 if os.geteuid() == 0 else 0o700)
             self._mark()
         except OSError as why:

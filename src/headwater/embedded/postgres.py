@@ -19,6 +19,7 @@ from headwater.embedded.processes import (
     ProcessIdentity,
     end,
     ended,
+    finished,
     give_to_server,
     launch,
     living_in,
@@ -176,7 +177,7 @@ class EmbeddedPostgres:
         return list(found.values())
 
     async def _end_leftovers(self) -> None:
-        """A killed run leaves a postmaster that is just shutting down; a killed postmaster leaves children for a moment."""
+        """A killed run leaves a postmaster that is shutting down; a killed postmaster leaves children for a moment."""
         leftovers = self._owned()
         if leftovers and not await ended(leftovers, within_seconds=0.5):
             await self.stop()
@@ -193,7 +194,8 @@ class EmbeddedPostgres:
         password_file.touch(mode=0o600)
         password_file.write_text(self._password + "\n")
         give_to_server(password_file)
-        command = [str(programs() / "initdb"), "-D", str(half_made), "-U", ROLE, "-A", "scram-sha-256"]
+        command_path = programs() / "initdb"
+        command = [str(command_path), "-D", str(half_made), "-U", ROLE, "-A", "scram-sha-256"]
         # The builtin provider sorts by code point, the same on every machine and after every upgrade of its C library.
         command += ["-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         command += [f"--pwfile={password_file}", "--no-instructions"]
@@ -204,12 +206,9 @@ class EmbeddedPostgres:
         log_path = self.home.log("initdb")
         try:
             with log_path.open("wb") as log:
-                process = launch(
-                    command, log=log, death_signal=signal.SIGKILL, needs=(programs() / "initdb", self.home.path)
-                )
+                process = launch(command, log=log, death_signal=signal.SIGKILL, needs=(command_path, self.home.path))
             try:
-                while process.poll() is None:
-                    await asyncio.sleep(0.01)
+                await finished(process)
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -287,7 +286,7 @@ class EmbeddedPostgres:
         )
 
     async def _answers(self, socket_path: Path) -> bool:
-        """Wait for a real connection to our database, making the database if it is missing; False if the server ends."""
+        """Wait for a real connection to our database, making it if it is missing; False if the server ends."""
         assert self._process is not None
         deadline = time.monotonic() + _READY_SECONDS_MAX
         while self._process.poll() is None:
@@ -296,7 +295,7 @@ class EmbeddedPostgres:
                     f"PostgreSQL was not ready within {_READY_SECONDS_MAX:.0f} s.",
                     remedy=f"Its log is {self.home.log('postgres')}.",
                 )
-            if socket_path.exists():
+            if socket_path.exists():  # noqa: ASYNC240  # one stat of a local file
                 with contextlib.suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
                     await self._ensure_database()
                     return True

@@ -116,7 +116,7 @@ def _program(pid: int) -> str:
 
 def _working_directory(pid: int) -> str:
     try:
-        return os.readlink(_PROC / str(pid) / "cwd")
+        return str(_PROC.joinpath(str(pid), "cwd").readlink())
     except FileNotFoundError:
         import psutil  # where there is no /proc, or the process has just gone
 
@@ -139,6 +139,15 @@ async def ended(processes: Iterable[ProcessIdentity], *, within_seconds: float) 
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, 0.05)
     return True
+
+
+async def finished(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a child of ours to end, without blocking the loop; its exit code."""
+    pause = 0.002
+    while (code := process.poll()) is None:
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+    return code
 
 
 def server_owner() -> tuple[int, int] | None:
@@ -167,8 +176,8 @@ def launch(
 ) -> subprocess.Popen[bytes]:
     """Start a server in a session of its own, as an unprivileged user when we are root, to be ended when we end.
 
-    `needs` are paths that the server must reach. Linux sends `death_signal` to the server when the *thread* that started
-    it ends; that must be the main thread, or a finished worker thread would take the server with it.
+    `needs` are paths that the server must reach. Linux sends `death_signal` to the server when the *thread* that
+    started it ends; that must be the main thread, or a finished worker thread would take the server with it.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ProgrammingError(
@@ -182,7 +191,7 @@ def launch(
         arguments += ["--become", f"{owner[0]}:{owner[1]}"]
         arguments += [f"--needs={path}" for path in needs]
     # A session of its own: Ctrl-C in a terminal reaches the whole foreground group, and we want to drain first.
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603  # programs of the wheels, arguments of ours
         [*arguments, "--", *command],
         stdin=subprocess.DEVNULL,
         stdout=log,

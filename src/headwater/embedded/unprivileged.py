@@ -1,7 +1,7 @@
-"""Launcher: the step between us and a server. It lays down root, ties the server's life to ours, and becomes the server.
+"""Launcher: the step between us and a server. It lays down root, ties the server's life to ours, and becomes it.
 
-Run as a file of its own (`python -I -S unprivileged.py ... -- command`), so that it imports nothing of Headwater and the
-work between fork and exec happens in a fresh process. Exit code 71 means that it could not do its work and said why.
+Run as a file of its own (`python -I -S unprivileged.py ... -- command`), so that it imports nothing of Headwater and
+the work between fork and exec happens in a fresh process. Exit code 71: it could not do its work, and said why.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Sets(ctypes.Structure):
     _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
 
 
-class CannotLaunch(Exception):
+class LaunchError(Exception):
     """Why the server cannot be started, with what to do about it."""
 
 
@@ -55,9 +55,9 @@ def main(arguments: list[str]) -> None:
     if libc is not None:
         # After the change of user: changing it clears the setting. Exec keeps it.
         if libc.prctl(_PR_SET_PDEATHSIG, given.death_signal, 0, 0, 0) != 0:
-            raise CannotLaunch(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}.")
+            raise LaunchError(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}.")
         if os.getppid() != given.parent:
-            raise CannotLaunch("The process that wanted this server has ended meanwhile.")
+            raise LaunchError("The process that wanted this server has ended meanwhile.")
     # Python ignores SIGPIPE and an ignored signal stays ignored across exec; the server gets the ordinary disposition.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execv(given.command[0], given.command)  # noqa: S606  # no shell wanted
@@ -76,7 +76,7 @@ def lay_down_root(libc: ctypes.CDLL | None, uid: int, gid: int, needs: list[str]
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as refused:
-        raise CannotLaunch(
+        raise LaunchError(
             f"PostgreSQL does not run as root, and root may not become user {uid} here ({refused.strerror}). "
             "Run the command as an ordinary user."
         ) from None
@@ -97,7 +97,7 @@ def lay_down_root(libc: ctypes.CDLL | None, uid: int, gid: int, needs: list[str]
         if libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0 and _hold(libc, mask, mask):
             return
     unreachable = next(path for path in needs if not os.access(path, os.R_OK | os.X_OK))
-    raise CannotLaunch(
+    raise LaunchError(
         f"User {uid}, as whom the server runs because root may not, cannot reach {unreachable}, and the capability to "
         "do so (CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE) is not granted here. Move the home and the .venv to folders "
         "that every user may enter, or run the command as an ordinary user."
@@ -133,7 +133,7 @@ def _hold(libc: ctypes.CDLL, permitted: int, mask: int) -> bool:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except CannotLaunch as why:
+    except LaunchError as why:
         os.write(2, f"FATAL:  {why}\n".encode())
         os._exit(CANNOT_LAUNCH)
     except OSError as why:
