@@ -1,1 +1,54 @@
 """Headwater: PostgreSQL is the one truth; the cache, the documents and the feed follow its change stream."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headwater.kernel.lifecycle import Headwater as Headwater
+    from headwater.kernel.models import Keyed as Keyed
+    from headwater.kernel.models import Model as Model
+    from headwater.kernel.models import Timestamped as Timestamped
+    from headwater.kernel.models import Versioned as Versioned
+    from headwater.kernel.amounts import WholeNumber as WholeNumber
+    from headwater.kernel.module import Module as Module
+    from headwater.kernel.module import System as System
+    from headwater.kernel.orm import orm_session as orm_session
+    from headwater.kernel.pages import Page as Page
+    from headwater.kernel.repository import Repository as Repository
+    from headwater.kernel.settings import Settings as Settings
+    from headwater.kernel.transaction import Transaction as Transaction
+
+# Loaded when first asked for, so that `headwater --help` does not pay for SQLAlchemy.
+_HOMES = {
+    "Headwater": "lifecycle",
+    "Keyed": "models",
+    "Model": "models",
+    "Module": "module",
+    "Page": "pages",
+    "Repository": "repository",
+    "Settings": "settings",
+    "System": "module",
+    "Timestamped": "models",
+    "Transaction": "transaction",
+    "Versioned": "models",
+    "WholeNumber": "amounts",
+    "orm_session": "orm",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605  # one list of public names, not two
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"headwater has no '{name}'; it has {', '.join(__all__)}.")
+    value = getattr(import_module(f"headwater.kernel.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -55,6 +55,7 @@ class Model(DeclarativeBase):
     def __init_subclass__(cls, *, schema: str | None = None, **options: Any) -> None:
         if schema is not None:
             given = cls.__dict__.get("__table_args__", ())
+            given = (given,) if isinstance(given, dict) else given
             positional, keywords = (given[:-1], given[-1]) if given and isinstance(given[-1], dict) else (given, {})
             cls.__table_args__ = (*positional, {**keywords, "schema": schema})
         super().__init_subclass__(**options)

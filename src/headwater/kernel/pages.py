@@ -1,0 +1,123 @@
+"""Page: a part of a listing, and the opaque cursor that leads to the next part (keyset pagination, no offsets)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+from sqlalchemy import ColumnElement, UnaryExpression, and_, or_, tuple_
+from sqlalchemy.sql import operators
+
+from headwater.kernel.errors import InvalidCursor, InvalidValue, ProgrammingError
+from headwater.kernel.rows import Shape
+
+T = TypeVar("T")
+
+LIMIT_MAX = 10_000
+"""Rows one page may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """`items` in the order asked for; `next` is the cursor of the page after, or None at the end."""
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """An order that puts every row in exactly one place: the columns asked for, then the key."""
+
+    names: tuple[str, ...]
+    descending: tuple[bool, ...]
+    fingerprint: str
+
+    def clauses(self, known: Shape) -> list[Any]:
+        return [
+            known.by_name[n].desc() if down else known.by_name[n].asc()
+            for n, down in zip(self.names, self.descending, strict=True)
+        ]
+
+    def after(self, known: Shape, binds: Sequence[Any]) -> ColumnElement[bool]:
+        """The rows that come after the place named by `binds`."""
+        columns = [known.by_name[n] for n in self.names]
+        if len(set(self.descending)) == 1:
+            if len(columns) == 1:
+                return columns[0] < binds[0] if self.descending[0] else columns[0] > binds[0]
+            left, right = tuple_(*columns), tuple_(*binds)
+            return cast("ColumnElement[bool]", left < right if self.descending[0] else left > right)
+        steps = []
+        for i, (column, down) in enumerate(zip(columns, self.descending, strict=True)):
+            equal = [columns[j] == binds[j] for j in range(i)]
+            steps.append(and_(*equal, column < binds[i] if down else column > binds[i]))
+        return or_(*steps)
+
+
+def sorting(known: Shape, order: Sequence[Any] | None) -> Sorting:
+    """Read `order` (columns, or columns with .desc()). Raises ProgrammingError for one that has no single place for each row."""
+    names: list[str] = []
+    descending: list[bool] = []
+    for item in order or ():
+        down = isinstance(item, UnaryExpression) and item.modifier is operators.desc_op
+        element = item.element if isinstance(item, UnaryExpression) else item
+        name = getattr(element, "key", None)
+        if name not in known.by_name:
+            name = next((n for n, c in known.by_name.items() if c.key == name), None)
+        if name is None:
+            raise ProgrammingError(
+                f"{known.label} cannot be listed by {item}.", remedy="Order by columns of the entity, with .desc() or .asc()."
+            )
+        if known.by_name[name].nullable:
+            raise ProgrammingError(
+                f"{known.label} cannot be paged by '{name}', which may be NULL: rows without it have no place.",
+                remedy="Order by columns that are never NULL.",
+            )
+        names.append(name)
+        descending.append(down)
+    for name in known.key_names:
+        if name not in names:
+            names.append(name)
+            descending.append(descending[-1] if descending else False)
+    text = f"{known.label}|{list(zip(names, descending, strict=True))}"
+    return Sorting(tuple(names), tuple(descending), blake2b(text.encode(), digest_size=6).hexdigest())
+
+
+def write_cursor(order: Sorting, value: Any) -> str:
+    """The cursor of the place of `value`."""
+    raw = msgspec.json.encode([order.fingerprint, *(getattr(value, name) for name in order.names)])
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def read_cursor(order: Sorting, known: Shape, cursor: str) -> dict[str, Any]:
+    """The values a cursor names, as parameters `after_0`, `after_1`, …. Raises InvalidCursor."""
+    try:
+        raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        read = msgspec.json.decode(raw, type=list[Any])
+    except (binascii.Error, msgspec.DecodeError, UnicodeEncodeError, ValueError):
+        raise _bad("is damaged") from None
+    if not read or read[0] != order.fingerprint or len(read) != len(order.names) + 1:
+        raise _bad("belongs to another listing or another order")
+    places = {}
+    for i, (name, value) in enumerate(zip(order.names, read[1:], strict=True)):
+        try:
+            places[f"after_{i}"] = msgspec.convert(value, known.by_name[name].type.python_type, strict=False)
+        except (msgspec.ValidationError, NotImplementedError):
+            raise _bad("is damaged") from None
+    return places
+
+
+def _bad(how: str) -> InvalidCursor:
+    return InvalidCursor(f"The cursor {how}.", remedy="Start again without a cursor, and use `next` exactly as it was given.")
+
+
+def check_limit(limit: int) -> int:
+    """`limit` itself. Raises InvalidValue outside 1..LIMIT_MAX."""
+    if not 1 <= limit <= LIMIT_MAX:
+        raise InvalidValue(f"'limit' is {limit}.", remedy=f"Ask for 1 to {LIMIT_MAX} rows.", field="limit")
+    return limit

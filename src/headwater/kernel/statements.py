@@ -1,0 +1,240 @@
+"""Statements: what SQLAlchemy or a named query says, compiled once to SQL text, bind order and a row factory."""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+from sqlalchemy import Column, Delete, Insert, Select, Update, util
+from sqlalchemy.exc import CompileError, SQLAlchemyError
+from sqlalchemy.sql import Executable
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.selectable import TypedReturnsRows
+
+from headwater.kernel.errors import InvalidValue, ProgrammingError
+from headwater.kernel.models import Model
+from headwater.kernel.queries import NamedQuery
+from headwater.kernel.rows import DIALECT, Shape, bind_processor, result_processor, row_class, shape
+
+Make = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement ready for the wire: its text, its arguments in order, and how a row becomes a value (None: as it is)."""
+
+    sql: str
+    arguments: Sequence[Any]
+    make: Make | None
+    reads_only: bool
+
+
+class Template:
+    """A statement compiled once with named parameters, for the repository's own verbs."""
+
+    __slots__ = ("_binds", "make", "reads_only", "sql")
+
+    def __init__(self, statement: Any, make: Make | None) -> None:
+        compiled = cast(SQLCompiler, statement.compile(dialect=DIALECT))
+        self.sql = str(compiled)
+        self.make = make
+        self.reads_only = isinstance(statement, Select)
+        types_of = {name: bind.type for name, bind in compiled.binds.items()}
+        fixed = compiled.construct_params(_check=False)
+        self._binds = tuple(
+            (name, bind_processor(types_of[name]), fixed.get(name)) for name in compiled.positiontup or ()
+        )
+
+    def arguments(self, given: Mapping[str, Any]) -> list[Any]:
+        """The values of `given` in the order of the text; parameters not given keep the statement's own value."""
+        ordered = []
+        for name, process, fixed in self._binds:
+            value = given[name] if name in given else fixed
+            ordered.append(value if process is None or value is None else bound(process, name, value))
+        return ordered
+
+
+def bound(process: Callable[[Any], Any], name: str, value: Any) -> Any:
+    """A value through its type's bind processor. Raises InvalidValue where the type refuses it."""
+    try:
+        return process(value)
+    except (LookupError, ValueError, TypeError, AttributeError) as wrong:
+        raise InvalidValue(
+            f"'{name}' cannot be {value!r}: {wrong}.", remedy="Pass a value of the column's type.", field=name
+        ) from wrong
+
+
+_CACHE: util.LRUCache[Any, Any] = util.LRUCache(1_000)
+_FACTORIES: util.LRUCache[Any, Make | None] = util.LRUCache(1_000)
+
+
+def prepare(statement: Executable | NamedQuery, given: Mapping[str, Any], into: type[Any] | None = None) -> Prepared:
+    """Compile `statement`, or find it compiled, and put its arguments in order.
+
+    Raises ProgrammingError for parameters that are missing or unknown, InvalidValue for a value its type refuses.
+    """
+    if isinstance(statement, NamedQuery):
+        return Prepared(statement.sql, _named_arguments(statement, given), _into(into) if into else None, False)
+    entity = _entity(statement)
+    if entity is not None and isinstance(statement, Select):
+        statement = statement.with_only_columns(*entity.columns, maintain_column_froms=True)
+    elif entity is not None and isinstance(statement, (Insert, Update, Delete)):
+        statement = statement.with_only_columns(*entity.columns) if False else statement  # order is fixed by name below
+    try:
+        compiled, extracted, _, _ = cast("Any", statement)._compile_w_cache(
+            DIALECT, compiled_cache=_CACHE, column_keys=sorted(given) if isinstance(statement, (Insert, Update)) else []
+        )
+        values = compiled.construct_params(given, extracted_parameters=extracted)
+        for column in (*compiled.insert_prefetch, *compiled.update_prefetch):
+            values[column.key] = python_default(column, compiled.isupdate)
+        sql, order, processors = compiled.string, compiled.positiontup or (), compiled._bind_processors
+        if compiled.post_compile_params:
+            expanded = compiled.construct_expanded_state(values)
+            sql, order, values = expanded.statement, expanded.positiontup, expanded.parameters
+            processors = {**processors, **expanded.processors}
+    except CompileError as wrong:
+        raise ProgrammingError(f"The statement does not compile: {wrong}.") from wrong
+    except SQLAlchemyError as wrong:
+        raise ProgrammingError(f"The statement lacks something: {wrong}.", remedy="Give every parameter a value.") from wrong
+    arguments = []
+    for name in order:
+        value, process = values[name], processors.get(name)
+        if process is not None and value is not None and not _is_json(compiled, name):
+            value = bound(process, name, value)
+        arguments.append(value)
+    make = _into(into) if into else _maker(compiled, entity)
+    return Prepared(sql, arguments, make, isinstance(statement, Select))
+
+
+def python_default(column: Column[Any], updating: bool) -> Any:
+    """The value of a column's Python-side `default=` or `onupdate=`."""
+    default = cast("Any", column.onupdate if updating else column.default)
+    return default.arg(None) if default.is_callable else default.arg
+
+
+def _is_json(compiled: Any, name: str) -> bool:
+    bind = compiled.binds.get(name)
+    return bind is not None and bind_processor(bind.type) is None
+
+
+def _entity(statement: Any) -> Shape | None:
+    """The model a statement yields whole, if that is all it yields."""
+    if isinstance(statement, Select):
+        described = statement.column_descriptions
+    elif isinstance(statement, (Insert, Update, Delete)):
+        described = getattr(statement, "returning_column_descriptions", None) or statement.entity_description and [
+            {"expr": e} for e in statement._returning
+        ]
+    else:
+        return None
+    if described and len(described) == 1:
+        expression = described[0]["expr"]
+        if isinstance(expression, type) and issubclass(expression, Model):
+            return shape(expression)
+        annotated = getattr(expression, "_annotations", {}).get("parententity")
+        if annotated is not None and not isinstance(expression, Column) and expression is getattr(annotated, "entity", None):
+            return shape(annotated.entity)
+    return None
+
+
+def _maker(compiled: Any, entity: Shape | None) -> Make | None:
+    """How a row of a compiled statement becomes what the caller sees."""
+    columns = compiled._result_columns
+    if not columns:
+        return None
+    known = compiled.__dict__.get("_headwater_make")
+    if known is not None:
+        return cast(Make, known)
+    names = tuple(entry.keyname for entry in columns)
+    processors = [result_processor(entry.type) for entry in columns]
+    if entity is not None:
+        by_name = {name: i for i, name in enumerate(names)}
+        places = [by_name.get(column.name) for column in entity.columns]
+        if all(place is not None for place in places):
+            if places == list(range(len(names))):
+                make: Make = entity.make
+            else:
+                pick = cast("list[int]", places)
+                make = lambda row: entity.make([row[i] for i in pick])  # noqa: E731
+            compiled._headwater_make = make
+            return make
+    row = row_class(names)
+    if any(processors):
+        pairs = list(enumerate(processors))
+        make = lambda record: row([record[i] if p is None else p(record[i]) for i, p in pairs])  # noqa: E731
+    else:
+        make = row
+    compiled._headwater_make = make
+    return make
+
+
+def _named_arguments(query: NamedQuery, given: Mapping[str, Any]) -> list[Any]:
+    try:
+        arguments = [given[name] for name in query.parameters]
+    except KeyError as missing:
+        raise ProgrammingError(
+            f"The query '{query.name}' lacks the parameter {missing}.", remedy=f"It takes {', '.join(query.parameters)}."
+        ) from None
+    if len(given) > len(set(query.parameters)):
+        unknown = sorted(set(given) - set(query.parameters))
+        raise ProgrammingError(
+            f"The query '{query.name}' has no parameter '{unknown[0]}'.",
+            remedy=f"It takes {', '.join(query.parameters) or 'none'}.",
+        )
+    return [value.value if isinstance(value, enum.Enum) else value for value in arguments]
+
+
+_INTO: dict[type[Any], Make] = {}
+
+
+def _into(target: type[Any]) -> Make:
+    """A factory of msgspec Structs or dataclasses from records, by column name; whole numbers and enums are converted."""
+    known = _INTO.get(target)
+    if known is not None:
+        return known
+    if issubclass(target, msgspec.Struct):
+        names = target.__struct_fields__
+    elif is_dataclass(target):
+        names = tuple(f.name for f in fields(target))
+    else:
+        raise ProgrammingError(
+            f"Rows cannot be built into {target.__name__}.", remedy="Pass a msgspec.Struct or a dataclass."
+        )
+    hints = get_type_hints(target)
+    conversions = [(name, _conversion(hints[name])) for name in names]
+
+    def make(record: Any) -> Any:
+        try:
+            return target(
+                **{
+                    name: record[name] if convert is None else convert(record[name])
+                    for name, convert in conversions
+                }
+            )
+        except KeyError as missing:
+            raise ProgrammingError(
+                f"The rows have no column {missing}, which {target.__name__} needs.",
+                remedy="Name the column so in the query.",
+            ) from None
+
+    _INTO[target] = make
+    return make
+
+
+def _conversion(hint: Any) -> Callable[[Any], Any] | None:
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [k for k in get_args(hint) if k is not type(None)]
+        hint = kinds[0] if len(kinds) == 1 else object
+    if get_origin(hint) is not None and hasattr(hint, "__metadata__"):
+        hint = get_args(hint)[0]
+    if hint is int:
+        return lambda value: int(value) if type(value) is Decimal else value
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return lambda value: None if value is None else hint(value)
+    return None

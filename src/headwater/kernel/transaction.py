@@ -1,0 +1,192 @@
+"""Transaction: statements that happen together or not at all. It belongs to whoever opened it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+import asyncpg
+
+from headwater.kernel.errors import ProgrammingError, TransientError, Unreachable
+from headwater.kernel.postgres import Link, Postgres, Runner, run_on
+from headwater.kernel.statements import Prepared
+from headwater.kernel.translation import BROKEN, translate
+
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+T = TypeVar("T")
+
+_BEGIN: dict[tuple[Isolation, bool], str] = {
+    ("read committed", False): "BEGIN",
+    ("read committed", True): "BEGIN READ ONLY",
+    ("repeatable read", False): "BEGIN ISOLATION LEVEL REPEATABLE READ",
+    ("repeatable read", True): "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    ("serializable", False): "BEGIN ISOLATION LEVEL SERIALIZABLE",
+    ("serializable", True): "BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY",
+}
+
+
+class Transaction(Runner):
+    """An open transaction. Made by `transaction()`; verbs take it and never end it."""
+
+    def __init__(self, postgres: Postgres, link: Link, isolation: Isolation) -> None:
+        self.postgres = postgres
+        self.isolation = isolation
+        self._link = link
+        self._open = True
+        self._depth = 0
+
+    @property
+    def connection(self) -> asyncpg.Connection:
+        """The asyncpg connection underneath, for what the kernel does not offer. Do not end the transaction on it."""
+        self._require_open()
+        return self._link.connection
+
+    def require_block(self, verb: str) -> None:
+        self._require_open()
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[Transaction]:
+        """What happens inside is undone alone when an error leaves the block; the transaction goes on."""
+        self._require_open()
+        self._depth += 1
+        name = f"headwater_{self._depth}"
+        connection = self._link.connection
+        try:
+            await connection.execute("SAVEPOINT " + name)
+            try:
+                yield self
+            except BaseException:
+                if not connection.is_closed():
+                    await connection.execute("ROLLBACK TO SAVEPOINT " + name + "; RELEASE SAVEPOINT " + name)
+                raise
+            await connection.execute("RELEASE SAVEPOINT " + name)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN) as error:
+            raise translate(error) or error from error
+        finally:
+            self._depth -= 1
+
+    async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
+        self._require_open()
+        try:
+            return await run_on(self._link, prepared)
+        except BROKEN as error:
+            raise translate(error) or error from error
+
+    @contextlib.asynccontextmanager
+    async def _borrow(self) -> AsyncIterator[Link]:
+        self._require_open()
+        yield self._link
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise ProgrammingError(
+                "The transaction has ended.", remedy="Use it only inside its `async with` block, or open another."
+            )
+
+
+@contextlib.asynccontextmanager
+async def transaction(
+    postgres: Postgres, *, isolation: Isolation = "read committed", read_only: bool = False
+) -> AsyncIterator[Transaction]:
+    """Open a transaction; commit when the block ends well, roll back when an error leaves it.
+
+    Raises what the statements raise; TransientError from COMMIT in a serializable transaction; ProgrammingError when
+    the block swallowed a failed statement, since PostgreSQL then rolls back what it was told to commit.
+    """
+    begin = _BEGIN.get((isolation, read_only))
+    if begin is None:
+        raise ProgrammingError(
+            f"There is no isolation level '{isolation}'.",
+            remedy="Use 'read committed', 'repeatable read' or 'serializable'.",
+        )
+    link = postgres.take_now() or await postgres.take()
+    connection = link.connection
+    try:
+        try:
+            await connection.execute(begin)
+        except BROKEN:  # it died while idle; nothing has happened yet, so another one will do
+            postgres.give(link)
+            link = await postgres.take()
+            connection = link.connection
+            await connection.execute(begin)
+        tx = Transaction(postgres, link, isolation)
+        try:
+            yield tx
+        except BaseException:
+            tx._open = False
+            await _roll_back(connection)
+            raise
+        tx._open = False
+        try:
+            outcome = await connection.execute("COMMIT")
+        except asyncio.CancelledError:
+            await _roll_back(connection)
+            raise
+        if outcome == "ROLLBACK":
+            raise ProgrammingError(
+                "Nothing was committed: a statement had failed inside the transaction and its error was swallowed.",
+                remedy="Let errors leave the block, or wrap what may fail in tx.savepoint().",
+            )
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN) as error:
+        raise translate(error) or error from error
+    finally:
+        postgres.give(link)
+
+
+async def _roll_back(connection: asyncpg.Connection) -> None:
+    if connection.is_closed():
+        return
+    try:
+        await connection.execute("ROLLBACK")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN):
+        connection.terminate()  # the server rolls back when the connection goes; the first error is the one to tell
+
+
+async def run(
+    postgres: Postgres,
+    work: Callable[[Transaction], Awaitable[T]],
+    *,
+    isolation: Isolation = "read committed",
+    attempts_max: int | None = None,
+) -> T:
+    """Run `work` in a transaction, again with growing, jittered pauses when PostgreSQL reports a serialization failure,
+    a deadlock or a lock timeout. `work` must have no effect outside the transaction. Raises the last TransientError
+    after `attempts_max` tries (default: settings.transaction_attempts_max).
+
+    The pauses are full jitter over an exponential bound, after Marc Brooker, "Exponential Backoff And Jitter" (2015).
+    """
+    attempts = attempts_max if attempts_max is not None else postgres.settings.transaction_attempts_max
+    for attempt in range(1, attempts + 1):
+        try:
+            async with transaction(postgres, isolation=isolation) as tx:
+                return await work(tx)
+        except TransientError:
+            if attempt >= attempts:
+                raise
+            await asyncio.sleep(random.uniform(0, min(1.0, 0.002 * 2**attempt)))  # noqa: S311  # jitter, not secrecy
+    raise ProgrammingError("attempts_max must be at least 1.", remedy=f"It was {attempts}.")
+
+
+class Autocommit(Runner):
+    """Each statement on its own, committed by PostgreSQL when it ends: what a verb of one statement may take for `tx`."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+
+    def _borrow(self) -> contextlib.AbstractAsyncContextManager[Link]:
+        return self.postgres._borrow()
+
+    async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
+        link = self.postgres.take_now() or await self.postgres.take()
+        try:
+            return await run_on(link, prepared)
+        except BROKEN as error:
+            raise Unreachable(
+                "The connection broke while a statement ran; it may or may not have been committed.",
+                remedy="Read the row before you try again.",
+            ) from error
+        finally:
+            self.postgres.give(link)
