@@ -32,6 +32,23 @@ async def insert(tx: Runner, known: Shape, rows: Iterable[Mapping[str, Any] | An
     return await _copy(tx, table.name, table.schema, [known.by_name[n].name for n in names], records)
 
 
+async def insert_missing(tx: Runner, known: Shape, rows: Iterable[Mapping[str, Any] | Any]) -> int:
+    """COPY rows into a temporary table and insert those whose key does not exist yet. Returns how many were inserted."""
+    tx.require_block("insert_missing()")
+    names, records = _records(known, rows)
+    if not names:
+        return 0
+    target, columns, staging = await _stage(tx, known, names, records)
+    keys = ", ".join(_quote(c.name) for c in known.key_columns)
+    counted = await _command(
+        tx,
+        f"WITH added AS (INSERT INTO {target} ({columns}) SELECT {columns} FROM {staging} "  # noqa: S608
+        f"ON CONFLICT ({keys}) DO NOTHING RETURNING 1) SELECT count(*) FROM added",
+    )
+    await _command(tx, f"DROP TABLE {staging}")
+    return int(counted[0][0])
+
+
 async def upsert(
     tx: Runner, known: Shape, rows: Iterable[Mapping[str, Any] | Any], on: tuple[str, ...]
 ) -> tuple[int, int]:
@@ -47,16 +64,10 @@ async def upsert(
             f"{known.label}: the rows do not name '{missing[0]}', by which they are to be matched.",
             remedy="Put it into every row.", field=missing[0],
         )  # fmt: skip
-    table = cast("Any", known.table)
-    target = DIALECT.identifier_preparer.format_table(table)
-    columns = ", ".join(_quote(known.by_name[n].name) for n in names)
+    target, columns, staging = await _stage(tx, known, names, records)
     keys = ", ".join(_quote(known.by_name[n].name) for n in on)
-    staging = f"headwater_upsert_{next(_serial)}"
     changes = ", ".join(_change(known, c, n) for n, c in _changed(known, frozenset(names), on))
     first_key = _quote(known.key_columns[0].name)
-    # Only identifiers of declared models are put together here; every value travels through COPY.
-    await _command(tx, f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {target} WITH NO DATA")  # noqa: S608
-    await _copy(tx, staging, None, [known.by_name[n].name for n in names], records)
     merge = (
         f"WITH merged AS (INSERT INTO {target} ({columns}) SELECT {columns} FROM {staging} ORDER BY {keys} "  # noqa: S608
         f"ON CONFLICT ({keys}) DO UPDATE SET {changes} RETURNING old.{first_key} IS NULL AS created) "
@@ -170,6 +181,21 @@ def _tuples_of(
             f"{known.label}: row {number} of the batch lacks {missing}, which the first row has.",
             remedy="Give every row of a batch the same attributes.",
         ) from None
+
+
+async def _stage(
+    tx: Runner, known: Shape, names: tuple[str, ...], records: Iterable[tuple[Any, ...]]
+) -> tuple[str, str, str]:
+    """COPY rows into a temporary table with the columns of `names`; the names of the target, the columns and the table.
+
+    Only identifiers of declared models are put together here and by the callers; every value travels through COPY.
+    """
+    target = DIALECT.identifier_preparer.format_table(cast("Any", known.table))
+    columns = ", ".join(_quote(known.by_name[n].name) for n in names)
+    staging = f"headwater_staging_{next(_serial)}"
+    await _command(tx, f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {target} WITH NO DATA")  # noqa: S608
+    await _copy(tx, staging, None, [known.by_name[n].name for n in names], records)
+    return target, columns, staging
 
 
 async def _copy(

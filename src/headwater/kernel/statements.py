@@ -10,12 +10,10 @@ from decimal import Decimal
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
-from sqlalchemy import Column, Delete, Insert, Select, Update, util
+from sqlalchemy import Column, Delete, Insert, Select, TableClause, Update, util
 from sqlalchemy.exc import CompileError, SQLAlchemyError
 from sqlalchemy.sql import Executable
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from headwater.kernel.errors import InvalidValue, ProgrammingError
 from headwater.kernel.models import Model
@@ -71,7 +69,6 @@ def bound(process: Callable[[Any], Any], name: str, value: Any) -> Any:
 
 
 _CACHE: util.LRUCache[Any, Any] = util.LRUCache(1_000)
-_FACTORIES: util.LRUCache[Any, Make | None] = util.LRUCache(1_000)
 
 
 def prepare(statement: Executable | NamedQuery, given: Mapping[str, Any], into: type[Any] | None = None) -> Prepared:
@@ -84,8 +81,6 @@ def prepare(statement: Executable | NamedQuery, given: Mapping[str, Any], into: 
     entity = _entity(statement)
     if entity is not None and isinstance(statement, Select):
         statement = statement.with_only_columns(*entity.columns, maintain_column_froms=True)
-    elif entity is not None and isinstance(statement, (Insert, Update, Delete)):
-        statement = statement.with_only_columns(*entity.columns) if False else statement  # order is fixed by name below
     try:
         compiled, extracted, _, _ = cast("Any", statement)._compile_w_cache(
             DIALECT, compiled_cache=_CACHE, column_keys=sorted(given) if isinstance(statement, (Insert, Update)) else []
@@ -127,19 +122,14 @@ def _entity(statement: Any) -> Shape | None:
     """The model a statement yields whole, if that is all it yields."""
     if isinstance(statement, Select):
         described = statement.column_descriptions
-    elif isinstance(statement, (Insert, Update, Delete)):
-        described = getattr(statement, "returning_column_descriptions", None) or statement.entity_description and [
-            {"expr": e} for e in statement._returning
-        ]
-    else:
-        return None
-    if described and len(described) == 1:
-        expression = described[0]["expr"]
+        expression = described[0]["expr"] if len(described) == 1 else None
         if isinstance(expression, type) and issubclass(expression, Model):
             return shape(expression)
-        annotated = getattr(expression, "_annotations", {}).get("parententity")
-        if annotated is not None and not isinstance(expression, Column) and expression is getattr(annotated, "entity", None):
-            return shape(annotated.entity)
+    elif isinstance(statement, (Insert, Update, Delete)) and len(statement._returning) == 1:
+        whole = statement._returning[0]
+        if isinstance(whole, TableClause):
+            mapper = whole._annotations.get("parententity")
+            return shape(mapper.class_) if mapper is not None else None
     return None
 
 
