@@ -69,6 +69,15 @@ def upgrade() -> None:
             || setweight(to_tsvector('pg_catalog.english', description), 'B')
             || setweight(jsonb_to_tsvector('pg_catalog.simple', specifications, '["string", "key"]'), 'C')
     """)
+    # What a person types, as a query: English inflections; or the words as written, of which the last may be cut off.
+    # A negation is taken by its English stem alone, because either half of an OR could let through what it excludes.
+    op.execute("""
+        CREATE FUNCTION blockchain.asset_query(words text) RETURNS tsquery LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN websearch_to_tsquery('pg_catalog.english', words)
+            || CASE WHEN websearch_to_tsquery('pg_catalog.simple', words)::text ~ '^[^!]*''$'
+                    THEN (websearch_to_tsquery('pg_catalog.simple', words)::text || ':*')::tsquery
+                    ELSE ''::tsquery END
+    """)
     op.create_index(
         "assets_text_idx",
         "assets",

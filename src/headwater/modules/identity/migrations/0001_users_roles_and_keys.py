@@ -79,7 +79,11 @@ def upgrade() -> None:
                 ("admin", ["*"], "Everything, the operations of the service included."),
                 ("writer", ["*:*:read", "*:*:write"], "Reads and writes the entities of every module."),
                 ("reader", ["*:*:read"], "Reads the entities of every module."),
-                ("member", ["*:*:read"], "Someone who signed in: reads, and changes their own user."),
+                (
+                    "member",
+                    ["*:*:read", "identity:self:write"],
+                    "Someone who signed in: reads, and changes themselves.",
+                ),
             )
         ],
     )
