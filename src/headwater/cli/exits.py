@@ -1,4 +1,4 @@
-"""Exits: what a command's end means to the shell, and how an error is told: a sentence for people, JSON for programs."""
+"""Exits: what a command's end means to the shell, and how an error is told: a sentence, and JSON."""
 
 from __future__ import annotations
 
@@ -52,14 +52,20 @@ _CODES: tuple[tuple[type[HeadwaterError], int], ...] = (
 )
 
 
+_KINDS = {USAGE: "usage", UNREACHABLE: "unreachable", INTERRUPTED: "interrupted"}
+
+
 class CommandError(HeadwaterError):
     """An error that arrives with its exit code: from a child process, or one that only the command line knows."""
 
-    slug = "command"
+    slug = "failed"
 
-    def __init__(self, message: str, *, remedy: str = "", exit_code: int = FAILED, **detail: Any) -> None:
+    def __init__(
+        self, message: str, *, remedy: str = "", exit_code: int = FAILED, kind: str = "", **detail: Any
+    ) -> None:
         super().__init__(message, remedy=remedy, **detail)
         self.exit_code = exit_code
+        self.kind = kind or _KINDS.get(exit_code, self.slug)
 
 
 def exit_code_of(error: HeadwaterError) -> int:
@@ -71,7 +77,8 @@ def exit_code_of(error: HeadwaterError) -> int:
 
 def told(error: HeadwaterError) -> dict[str, Any]:
     """An error for programs."""
-    facts: dict[str, Any] = {"type": error.slug, "message": error.message}
+    kind = error.kind if isinstance(error, CommandError) else error.slug
+    facts: dict[str, Any] = {"type": kind, "message": error.message}
     if error.remedy:
         facts["remedy"] = error.remedy
     if error.detail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,3 +52,32 @@ def progress(line: str) -> None:
 def emit(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
     """What the command was asked for: as JSON, or as text."""
     click.echo(json.dumps(facts, default=str) if as_json else text)
+
+
+class TableProgress:
+    """Rows per table, as they go: one line that is rewritten on a terminal, one line per finished table elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._table = ""
+        self._done = 0
+
+    def __call__(self, table: str, done: int, total: int | None) -> None:
+        if table != self._table:
+            self._finish()
+        self._table, self._done = table, done
+        if self._live:
+            of = f" of {total:,}" if total else ""
+            click.echo(f"\r\033[K  {table} {done:,}{of}", err=True, nl=False)
+
+    def _finish(self) -> None:
+        if self._table:
+            start = "\r\033[K" if self._live else ""
+            click.echo(f"{start}  {self._table} {self._done:,}", err=True)
+
+    def __enter__(self) -> TableProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+        self._table = ""

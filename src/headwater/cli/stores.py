@@ -9,13 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.cli.exits import UNREACHABLE, CommandError
 from headwater.embedded.home import Home
 from headwater.embedded.processes import ProcessIdentity
 from headwater.kernel.errors import LockNotAvailable
 from headwater.kernel.settings import Settings
+
+if TYPE_CHECKING:
+    from headwater.kernel.module import System
 
 _HOME_WAIT_SECONDS_MAX = 120.0
 _RECORD = "up"
@@ -121,9 +124,25 @@ async def stores(home: Path, *, make_home: bool = True) -> AsyncIterator[Setting
         )
         return
     try:
-        from headwater.embedded.postgres import EmbeddedPostgres  # brings asyncpg, which the other ways do not need here
+        from headwater.embedded.postgres import (
+            EmbeddedPostgres,
+        )  # brings asyncpg, which the other ways do not need here
 
         async with EmbeddedPostgres(place) as postgres:
             yield Settings.from_environment(database_url=postgres.socket_dsn)
     finally:
         os.close(held)
+
+
+@asynccontextmanager
+async def migrated(home: Path, system: System) -> AsyncIterator[Settings]:
+    """The same, with the system's schema up to date when the database is the home's own.
+
+    Somebody else's database is migrated by `headwater migrate` alone, when its owner decides.
+    """
+    async with stores(home) as settings:
+        if not Settings.from_environment().database_url:
+            from headwater.kernel.migrations import migrate
+
+            await migrate(system, settings)
+        yield settings

@@ -31,8 +31,9 @@ def command(
 ) -> int:
     """Start PostgreSQL and Valkey in a home, migrate, seed, and serve HTTP on 127.0.0.1.
 
-    Stores that HEADWATER_DATABASE_URL (or DATABASE_URL) and HEADWATER_VALKEY_URL (or REDIS_URL) name are used instead of
-    the home's own. A second `up` on a running home says so and prints the same. Ctrl-C, SIGTERM or `headwater down` end it.
+    Stores that HEADWATER_DATABASE_URL (or DATABASE_URL) and HEADWATER_VALKEY_URL (or REDIS_URL) name are used
+    instead of the home's own. A second `up` on a running home says so and prints the same. Ctrl-C, SIGTERM or
+    `headwater down` end it.
 
     \b
     Example:
@@ -84,8 +85,7 @@ def _run_as_child(plan: Any, report_to: int) -> int:
         progress(f"headwater: {error}")
         return exit_code_of(error)
     except Exception as unforeseen:
-        error = CommandError(f"This should not have happened: {type(unforeseen).__name__}: {unforeseen}")
-        tell(error=told(error))
+        tell(error=told(CommandError(f"This should not have happened: {type(unforeseen).__name__}: {unforeseen}")))
         raise
 
 

@@ -142,6 +142,13 @@ class Home:
             self.keep_secret(name, secrets.token_urlsafe(24))
             return path.read_text().strip()
 
+    def known_secret(self, name: str) -> str | None:
+        """The secret of this name if there is one."""
+        try:
+            return (self.path / f"{name}.secret").read_text().strip()
+        except FileNotFoundError:
+            return None
+
     def keep_secret(self, name: str, value: str) -> None:
         """Keep a secret that was made elsewhere."""
         self._replace(self.path / f"{name}.secret", value + "\n")

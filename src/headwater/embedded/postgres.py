@@ -136,6 +136,13 @@ class EmbeddedPostgres:
             return self._process.poll() is None
         return self.identity is not None
 
+    @property
+    def died(self) -> bool:
+        """Whether it was started and has ended without `stop`."""
+        if self._process is not None:
+            return self._process.poll() is not None
+        return bool(self.home.read("postgres").get("pid")) and self.identity is None
+
     async def start(self) -> None:
         """Make the cluster if there is none, end what a killed run left behind, start, and return when it answers."""
         self.home.prepare()
@@ -154,8 +161,8 @@ class EmbeddedPostgres:
             remedy="See what else opens ports on this machine, and try again.",
         )
 
-    async def stop(self) -> None:
-        """Stop the server, also one that another process of this home has started and left. Nothing running is fine."""
+    async def stop(self) -> bool:
+        """Stop the server, also one that a killed process of this home has left. Whether anything ran."""
         ours = self._owned()
         if ours:
             # SIGINT: roll back and shut down. SIGQUIT: leave the rest to recovery at the next start.
@@ -166,6 +173,7 @@ class EmbeddedPostgres:
         recorded = self.home.read("postgres")
         if recorded.get("pid"):
             self.home.write("postgres", {"port": recorded.get("port")})
+        return bool(ours)
 
     def _owned(self) -> list[ProcessIdentity]:
         """What runs on our data: the recorded postmaster first, then whatever has the folder as working directory."""

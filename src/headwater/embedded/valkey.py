@@ -91,6 +91,13 @@ class EmbeddedValkey:
             return self._process.poll() is None
         return self.identity is not None
 
+    @property
+    def died(self) -> bool:
+        """Whether it was started and has ended without `stop`."""
+        if self._process is not None:
+            return self._process.poll() is not None
+        return bool(self.home.read("valkey").get("pid")) and self.identity is None
+
     async def start(self) -> None:
         """End what a killed run left behind, start, and return when it answers PING."""
         self.home.prepare()
@@ -107,8 +114,8 @@ class EmbeddedValkey:
             remedy="See what else opens ports on this machine, and try again.",
         )
 
-    async def stop(self) -> None:
-        """Save and stop, also a server that another process of this home has started and left."""
+    async def stop(self) -> bool:
+        """Save and stop, also a server that a killed process of this home has left. Whether anything ran."""
         ours = self._owned()
         if ours:
             await end(ours, ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)))
@@ -118,6 +125,7 @@ class EmbeddedValkey:
         recorded = self.home.read("valkey")
         if recorded.get("pid"):
             self.home.write("valkey", {"port": recorded.get("port")})
+        return bool(ours)
 
     def _owned(self) -> list[ProcessIdentity]:
         found: dict[int, ProcessIdentity] = {}
