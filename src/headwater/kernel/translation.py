@@ -148,9 +148,13 @@ def _constraint(table: Table | None, name: str | None) -> Constraint | None:
 
 
 def _own_message(table: Table | None, constraint: Constraint | None, name: str | None) -> str | None:
-    """The message a model gives itself: `info={"message": ...}` on the constraint, or on the unique index."""
+    """The message a model gives itself: `info={"message": ...}` on the constraint, the foreign key or the unique index."""
     if constraint is not None and "message" in constraint.info:
         return str(constraint.info["message"])
+    if isinstance(constraint, ForeignKeyConstraint):
+        for element in constraint.elements:  # SQLAlchemy leaves the info of a column's ForeignKey(...) where it was given
+            if "message" in element.info:
+                return str(element.info["message"])
     if table is not None and name is not None:
         for index in table.indexes:
             if index.name == name and "message" in index.info:
