@@ -57,7 +57,8 @@ def _started(pid: int) -> str | None:
     except OSError:
         return None
     fields = line.rpartition(")")[2].split()
-    if fields[0] in "ZXx":
+    # A zombie has ended, unless only its first thread has: then the others still hold its port and its files.
+    if fields[0] in "ZXx" and int(fields[17]) <= 1:
         return None
     return f"{_boot()}:{fields[19]}"
 

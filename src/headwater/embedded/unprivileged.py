@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import errno
 import os
 import signal
 import stat
@@ -60,7 +59,10 @@ def main(arguments: list[str]) -> None:
             raise LaunchError("The process that wanted this server has ended meanwhile.")
     # Python ignores SIGPIPE and an ignored signal stays ignored across exec; the server gets the ordinary disposition.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.execv(given.command[0], given.command)  # noqa: S606  # no shell wanted
+    try:
+        os.execv(given.command[0], given.command)  # noqa: S606  # no shell wanted
+    except OSError as why:
+        raise LaunchError(f"{given.command[0]} cannot be run: {why.strerror}.") from None
 
 
 def lay_down_root(libc: ctypes.CDLL | None, uid: int, gid: int, needs: list[str]) -> None:
@@ -135,8 +137,4 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except LaunchError as why:
         os.write(2, f"FATAL:  {why}\n".encode())
-        os._exit(CANNOT_LAUNCH)
-    except OSError as why:
-        name = errno.errorcode.get(why.errno or 0, "")
-        os.write(2, f"FATAL:  The server's program cannot be run: {why} {name}\n".encode())
         os._exit(CANNOT_LAUNCH)
