@@ -125,7 +125,8 @@ def _votes(
     """One vote each for a part of the voters. Every tenth person follows the leaning in turn, so that it decides."""
     turnout = min(len(voters), max(1, int(len(voters) * plan.turnout))) if plan.turnout else 0
     ballot = [Choice.FOR] * plan.leaning[0] + [Choice.AGAINST] * plan.leaning[1] + [Choice.ABSTAIN] * plan.leaning[2]
-    votes = []
+    votes: list[Row] = []
+    opened = sowing.now + timedelta(days=plan.starts_in_days)
     for place, voter in enumerate(sorted(chance.sample(range(len(voters)), turnout))):
         choice = ballot[place * 7 % len(ballot)]
         # The side that is to win has the heavier voters: the outcome does not hang on chance.
@@ -137,7 +138,7 @@ def _votes(
                 "user_id": voters[voter],
                 "choice": choice,
                 "weight": chance.randrange(500, 1_000) if heavy else chance.randrange(50, 500),
-                "created_at": sowing.now + timedelta(days=max(plan.starts_in_days, -30), minutes=11 * place),
+                "created_at": opened + timedelta(minutes=11 * place),
             }
         )
     return votes

@@ -25,7 +25,7 @@ from headwater.modules.trading.repository import DEPTH_MAX, MarketSummary, Order
 
 
 class NewOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """An order to place. `price` is in minor units for one unit of quantity; `quantity` is in the asset's smallest unit."""
+    """An order to place. `price` is in minor units for one unit of `quantity`, the asset's smallest unit."""
 
     user_id: UUID
     asset_id: UUID
@@ -91,9 +91,9 @@ async def market(query: Top, trading: TradingRepository) -> MarketSummary:
 
 
 # Seeded rows: seeds.py plants them, and a test reads them.
-_ORDER_ID = "5eed1af3-f7ee-8000-8000-000000000001"
-_USER_ID = "5eed5eed-0000-8000-8000-000000000001"
-_ASSET_ID = "5eed5eed-0000-8000-8000-000000000001"
+_ORDER_ID = "5eeda118-7463-8000-8000-000000000001"
+_USER_ID = "5eed961a-3f66-8000-8000-000000000001"
+_ASSET_ID = "5eed4791-421a-8000-8000-000000000001"
 
 _ORDER: dict[str, Any] = {
     "id": _ORDER_ID,

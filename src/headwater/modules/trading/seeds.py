@@ -152,7 +152,7 @@ class _Demo:
 
 
 def _load_orders(sowing: Sowing, user_ids: list[UUID], asset_ids: list[UUID], pairs: int) -> Iterator[Row]:
-    """Pairs of a buy and a sell order. Every fourth pair is filled, every sixteenth cancelled, the others rest apart."""
+    """Pairs of a buy and a sell order: every fourth is filled, every sixteenth cancelled, the others rest apart."""
     for pair, asset_id, mid, quantity, placed in _pairs(sowing, asset_ids, pairs):
         offset = 1 + pair % 200
         filled = pair % 4 == 0
