@@ -1,0 +1,1 @@
+"""Benchmarks: one file per claim, every peer in the same run. `python -m benchmarks [--short] [NAME...]`."""
