@@ -182,8 +182,9 @@ class BlockchainRepository(Repository[ChainUser]):
         return cast(WalletOwner, owner)
 
     async def change_reputation(self, tx: Runner, user_id: UUID, change: int) -> ChainUser:
-        """Add to the score, or take from it, in one statement. Raises NotFound, and StateConflict when the score would
-        leave its range.
+        """Add to the score, or take from it, in one statement.
+
+        Raises NotFound, and StateConflict when the score would leave its range.
         """
         score = ChainUser.reputation_score + change
         changed = await tx.fetch_one(
@@ -281,8 +282,8 @@ class BlockchainRepository(Repository[ChainUser]):
         if known.status is status and block_number in (None, known.block_number):
             return known
         raise StateConflict(
-            f"blockchain.transactions: {tx_hash} is {known.status.value} in block {known.block_number} for good.",
-            remedy="Record what happened since as a transaction of its own.",
+            f"blockchain.transactions: {known.tx_hash} is {known.status.value}, block {known.block_number}.",
+            remedy="That is final. Record what happened since as a transaction of its own.",
             status=known.status.value,
         )
 

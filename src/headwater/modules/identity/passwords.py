@@ -1,7 +1,7 @@
 """Passwords: argon2id, computed in two threads at most and never on the event loop.
 
-The cost is OWASP's: 19 MiB, 2 passes, 1 lane, some 30 ms of one core. Two at a time keep a burst of sign-ins from taking
-the machine; beyond QUEUE_MAX they are refused at once, because nobody waits that long.
+The cost is OWASP's: 19 MiB, 2 passes, 1 lane, some 30 ms of one core. Two at a time keep a burst of sign-ins from
+taking the machine; beyond QUEUE_MAX they are refused at once, because nobody waits that long.
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ async def revoke_key(key_id: UUID, tx: Transaction, keys: ApiKeyRepository) -> A
 
 
 _USER = {
-    "id": "5eed0000-0001-8000-8000-000000000001",
+    "id": "5eeda0bb-1738-8000-8000-000000000001",
     "email": "ada.lindqvist@example.org",
     "name": "Ada Lindqvist",
     "phone": "+46701234567",
@@ -257,6 +257,16 @@ _USER = {
     "created_at": "2026-01-01T00:00:00Z",
     "updated_at": "2026-01-01T00:00:00Z",
     "version": 1,
+}
+_NEW_USER = _USER | {
+    "id": "019b7617-5e6f-7c3a-9b1e-0d6f1a2b3c4d",
+    "email": "ingrid.solberg@example.org",
+    "name": "Ingrid Solberg",
+    "phone": "+4791234567",
+    "language_code": "nb",
+    "timezone": "Europe/Oslo",
+    "kyc_status": "pending",
+    "metadata": {},
 }
 _USER_PATH = {"user_id": str(_USER["id"])}
 _KEY_ID = "0a5c1f60-3f0e-4b7e-9c39-5a2f7f1f3a10"
@@ -282,13 +292,13 @@ ROUTES: tuple[Route, ...] = (
         scope="identity:user:write",
         raises=(AlreadyExists, InvalidValue),
         body_example={
-            "email": "ada.lindqvist@example.org",
-            "name": "Ada Lindqvist",
-            "phone": "+46701234567",
-            "language_code": "sv",
-            "timezone": "Europe/Stockholm",
+            "email": "ingrid.solberg@example.org",
+            "name": "Ingrid Solberg",
+            "phone": "+4791234567",
+            "language_code": "nb",
+            "timezone": "Europe/Oslo",
         },
-        answer_example=_USER,
+        answer_example=_NEW_USER,
         tag="users",
     ),
     Route(
@@ -313,8 +323,8 @@ ROUTES: tuple[Route, ...] = (
         status=201,
         public=True,
         raises=(AlreadyExists, InvalidValue, UnavailableError),
-        body_example={"email": "ada.lindqvist@example.org", "password": "harmonic-drive-100", "name": "Ada Lindqvist"},
-        answer_example=_USER,
+        body_example={"email": "tove.nyman@example.org", "password": "harmonic-drive-100", "name": "Tove Nyman"},
+        answer_example=_NEW_USER | {"email": "tove.nyman@example.org", "name": "Tove Nyman", "phone": None},
         tag="authentication",
         location="/api/users/{id}",
     ),
@@ -327,7 +337,7 @@ ROUTES: tuple[Route, ...] = (
         "An unknown email and a wrong password are told apart by nothing.",
         public=True,
         raises=(Unauthenticated, UnavailableError),
-        body_example={"email": "ada.lindqvist@example.org", "password": "harmonic-drive-100"},
+        body_example={"email": "tove.nyman@example.org", "password": "harmonic-drive-100"},
         answer_example={
             "token": "hws_kS0mU7mY2zJ0b5cGqk3nXh1dV9wR4tLpE8aFiQoZxyA",
             "token_type": "Bearer",
