@@ -179,7 +179,7 @@ class Postgres(Runner):
         started = perf_counter()
         link = await self.take()
         try:
-            await link.connection.execute("")
+            await link.connection.execute("select 1")
         except BaseException as error:
             raise translate(error) or error from error
         finally:
