@@ -128,8 +128,9 @@ def settings(database: str, valkey_server: ValkeyServer) -> Settings:
 @pytest_asyncio.fixture
 async def headwater(settings: Settings) -> AsyncIterator[Headwater]:
     """The opened data layer of the system that has every module."""
-    from headwater.kernel.lifecycle import Headwater
     from headwater.systems.everything import EVERYTHING
+
+    from headwater.kernel.lifecycle import Headwater
 
     async with Headwater.open(EVERYTHING, settings) as opened:
         yield opened

@@ -40,8 +40,17 @@ def system_option(command: Command) -> Command:
         default="all",
         show_default=True,
         metavar="NAME",
+        callback=_importable,
         help="Which modules: construct, all, or package.module:NAME for a system of your own.",
     )(command)
+
+
+def _importable(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """A system of your own is found from where you are, as `python -m` would find it."""
+    here = str(Path.cwd())
+    if ":" in name and here not in sys.path:
+        sys.path.insert(0, here)
+    return name
 
 
 def progress(line: str) -> None:

@@ -21,7 +21,7 @@ from headwater.cli.exits import FAILED, CommandError
 from headwater.cli.stores import Running, forget_record, lock_or_running, write_record
 from headwater.embedded.home import Home
 from headwater.embedded.processes import ProcessIdentity
-from headwater.kernel.errors import RefusedError, Unreachable
+from headwater.kernel.errors import HeadwaterError, RefusedError, Unreachable
 from headwater.kernel.settings import Settings
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ async def _up(home: Home, plan: Plan, progress: Progress) -> AsyncIterator[tuple
             "admin_key": admin_key,
             "pid": identity.pid,
         }
-        progress(f"Ready to serve after {time.monotonic() - began:.1f} s.")
+        progress(f"Everything is prepared after {time.monotonic() - began:.1f} s.")
         yield (
             Running(
                 identity=identity,
@@ -301,7 +301,7 @@ async def _check_outside(settings: Settings, *, check_postgres: bool, check_valk
             await client.ping()
         except Exception as why:  # whatever the client raises means the same here
             raise Unreachable(
-                f"Valkey at {_without_password(settings.valkey_url)} does not answer: {why}.",
+                f"Valkey at {_without_password(settings.valkey_url)} does not answer: {str(why).rstrip('.')}.",
                 remedy="Check HEADWATER_VALKEY_URL or REDIS_URL, or unset it to use the home's own Valkey.",
             ) from None
         finally:
@@ -336,7 +336,10 @@ async def _watch(own: list[EmbeddedPostgres | EmbeddedValkey], progress: Progres
                     told.discard(name)
                 elif wanted.is_set():
                     progress(f"Starting {name} again.")
-                    await store.start()
+                    try:
+                        await store.start()
+                    except HeadwaterError as error:
+                        progress(str(error))
                 elif name not in told:
                     told.add(name)
                     progress(f"{name} has ended by itself. `headwater up` on this home starts it again.")
@@ -352,13 +355,13 @@ async def _wake(home: Home, running: Running, progress: Progress) -> None:
     from headwater.embedded.postgres import EmbeddedPostgres
     from headwater.embedded.valkey import EmbeddedValkey
 
-    stores = (EmbeddedPostgres(home), EmbeddedValkey(home))
-    if not any(store.died for store in stores):
+    stores = [store for store in (EmbeddedPostgres(home), EmbeddedValkey(home)) if store.died]
+    if not stores:
         return
     progress("A store of this home has ended; starting it again.")
     deadline = time.monotonic() + _READY_SECONDS_MAX
     running.identity.send(signal.SIGUSR1)
-    while any(store.died for store in stores):
+    while not all(store.ready for store in stores):
         if time.monotonic() > deadline or not running.identity.alive:
             raise Unreachable(
                 f"A store of {home.path} has ended and could not be started again.",

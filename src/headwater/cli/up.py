@@ -100,7 +100,7 @@ def _print(facts: dict[str, Any], as_json: bool, *, fresh: bool, home: Path) -> 
         f"  API         {facts['http']}/openapi.json",
         f"  PostgreSQL  {facts['postgres']}",
         f"  Valkey      {facts['valkey']}",
-        f"  admin key   {facts['admin_key']}",
+        *([f"  admin key   {facts['admin_key']}"] if facts["admin_key"] else []),
         "",
         f"End it with Ctrl-C or `headwater down --home {home}`." if fresh else f"Process {facts['pid']}.",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from headwater.embedded.processes import (
     give_to_server,
     launch,
     living_in,
+    number_is_used,
     server_owner,
 )
 from headwater.kernel.errors import ProgrammingError, RefusedError, Unreachable
@@ -110,6 +112,11 @@ class EmbeddedPostgres:
         )
 
     @property
+    def _name(self) -> str:
+        """What the process list shows of this cluster: another home has another."""
+        return "headwater-" + hashlib.sha256(os.fsencode(self.data)).hexdigest()[:8]
+
+    @property
     def _password(self) -> str:
         return self.home.secret("postgres")
 
@@ -137,6 +144,11 @@ class EmbeddedPostgres:
         return self.identity is not None
 
     @property
+    def ready(self) -> bool:
+        """Whether it runs and has answered since it was started, no matter who started it."""
+        return self.identity is not None and bool(self.home.read("postgres").get("ready"))
+
+    @property
     def died(self) -> bool:
         """Whether it was started and has ended without `stop`."""
         if self._process is not None:
@@ -151,8 +163,9 @@ class EmbeddedPostgres:
             await self._create()
         self._check_data()
         sockets = self.home.sockets()
+        taken = None
         for _ in range(_PORT_ATTEMPTS_MAX):
-            self.port = self.home.port("postgres", avoid=self.port or None)
+            self.port = taken = self.home.port("postgres", avoid=taken)
             self._remove_stale_locks(sockets)
             if await self._started_on(self.port, sockets):
                 return
@@ -180,7 +193,7 @@ class EmbeddedPostgres:
         found: dict[int, ProcessIdentity] = {}
         if self.identity is not None:
             found[self.identity.pid] = self.identity
-        for identity in living_in(self.data, "postgres"):
+        for identity in living_in(self.data, "postgres", title=f"postgres: {self._name}: "):
             found.setdefault(identity.pid, identity)
         return list(found.values())
 
@@ -246,7 +259,7 @@ class EmbeddedPostgres:
             )
 
     def _remove_stale_locks(self, sockets: Path) -> None:
-        """Remove the lock files of a dead postmaster whose number another process has got meanwhile.
+        """Remove the lock files of a dead postmaster whose number is in use: by its zombie, or by another process.
 
         PostgreSQL asks only whether a process of that number exists, and would refuse to start. Nothing of ours runs on
         this data now: `start` made sure, and the home is locked. A number nobody has is left to PostgreSQL's own check.
@@ -254,7 +267,7 @@ class EmbeddedPostgres:
         for path in (self.data / "postmaster.pid", *sockets.glob(".s.PGSQL.*.lock")):
             with contextlib.suppress(OSError, ValueError, IndexError):
                 pid = int(path.read_text().splitlines()[0])
-                if ProcessIdentity.of(abs(pid)) is not None:
+                if number_is_used(abs(pid)):
                     path.unlink()
 
     async def _started_on(self, port: int, sockets: Path) -> bool:
@@ -262,7 +275,7 @@ class EmbeddedPostgres:
         command = [str(programs() / "postgres"), "-D", str(self.data)]
         # On the command line nothing can override them: this server is never reachable from another machine.
         fixed = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": _listed(sockets)}
-        fixed["unix_socket_permissions"] = "0700"
+        fixed |= {"unix_socket_permissions": "0700", "cluster_name": self._name}
         for name, value in (fixed if self.durable else {**_CARELESS, **fixed}).items():
             command += ["-c", f"{name}={value}"]
         log_path = self.home.log("postgres")
@@ -279,6 +292,7 @@ class EmbeddedPostgres:
             self.home.write("postgres", {"port": port, "pid": identity.pid, "started": identity.started})
         try:
             if await self._answers(sockets / f".s.PGSQL.{port}"):
+                self.home.write("postgres", {**self.home.read("postgres"), "ready": True})
                 return True
         except BaseException:
             await self.stop()

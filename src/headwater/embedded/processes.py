@@ -80,15 +80,30 @@ def _boot() -> str:
         return ""
 
 
-def living_in(folder: Path, program: str) -> list[ProcessIdentity]:
+def number_is_used(pid: int) -> bool:
+    """Whether any process, even a zombie, has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def living_in(folder: Path, program: str, *, title: str = "") -> list[ProcessIdentity]:
     """The processes of a server whose data folder this is: they run `program` and have the folder as working directory.
 
-    Both servers go to their data folder on start, and so do all the children of PostgreSQL.
+    Both servers go to their data folder on start, and so do all the children of PostgreSQL. Where the working directory
+    may not be read (root in a container, without CAP_SYS_PTRACE), a command line that begins with `title` is proof too.
     """
     found = []
     wanted = os.path.realpath(folder)
     for pid in _pids():
-        if _program(pid) == program and _working_directory(pid) == wanted:
+        if _program(pid) != program:
+            continue
+        directory = _working_directory(pid)
+        if directory == wanted or (title and not directory and _command_line(pid).startswith(title)):
             identity = ProcessIdentity.of(pid)
             if identity is not None:
                 found.append(identity)
@@ -125,6 +140,13 @@ def _working_directory(pid: int) -> str:
             return psutil.Process(pid).cwd()
         except psutil.Error:
             return ""
+    except OSError:
+        return ""
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return _PROC.joinpath(str(pid), "cmdline").read_text(errors="replace")
     except OSError:
         return ""
 

@@ -92,6 +92,11 @@ class EmbeddedValkey:
         return self.identity is not None
 
     @property
+    def ready(self) -> bool:
+        """Whether it runs and has answered since it was started, no matter who started it."""
+        return self.identity is not None and bool(self.home.read("valkey").get("ready"))
+
+    @property
     def died(self) -> bool:
         """Whether it was started and has ended without `stop`."""
         if self._process is not None:
@@ -105,8 +110,9 @@ class EmbeddedValkey:
         if leftovers and not await ended(leftovers, within_seconds=0.5):
             await self.stop()
         self.home.folder("valkey", for_server=True)
+        taken = None
         for _ in range(_PORT_ATTEMPTS_MAX):
-            self.port = self.home.port("valkey", avoid=self.port or None)
+            self.port = taken = self.home.port("valkey", avoid=taken)
             if await self._started_on(self.port):
                 return
         raise Unreachable(
@@ -175,6 +181,7 @@ class EmbeddedValkey:
             self.home.write("valkey", {"port": port, "pid": identity.pid, "started": identity.started})
         try:
             if await self._answers():
+                self.home.write("valkey", {**self.home.read("valkey"), "ready": True})
                 return True
         except BaseException:
             await self.stop()
