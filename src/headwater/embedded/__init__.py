@@ -1,0 +1,1 @@
+"""The embedded stores: PostgreSQL and Valkey from their wheels, for the first five minutes, for tests and examples."""
