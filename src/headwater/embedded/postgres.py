@@ -45,6 +45,7 @@ _SETTINGS = {
     "track_io_timing": "on",
     "log_lock_waits": "on",
     "log_line_prefix": "%m [%p] %q%a ",
+    "search_path": "public",  # role and schema are both named headwater: "$user" would look there first
     "timezone": "UTC",
     "log_timezone": "UTC",
 }

@@ -45,6 +45,7 @@ where h.state = 'applied'
 on conflict do nothing
 
 -- name: keep_object
+-- Record one object as a revision left it, or as it was found.
 insert into headwater.fingerprint (kind, name, parent, schemas, definition, sha256, revision)
 values (:kind::text, :name::text, :parent::text, :schemas::text[], :definition::text, :sha256::text, :revision::text)
 on conflict (kind, name) do update
@@ -52,6 +53,7 @@ set parent = excluded.parent, schemas = excluded.schemas, definition = excluded.
     revision = excluded.revision
 
 -- name: forget_object
+-- Take out of the record what a revision has dropped.
 delete from headwater.fingerprint where kind = :kind::text and name = :name::text
 
 -- name: accept_checksum
