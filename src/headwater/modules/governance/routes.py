@@ -17,7 +17,6 @@ from headwater.kernel.errors import (
     MissingReference,
     NotFound,
     StateConflict,
-    VersionConflict,
 )
 from headwater.kernel.pages import Page
 from headwater.kernel.routes import Route
@@ -97,28 +96,20 @@ async def create_proposal(body: NewProposal, tx: Transaction, governance: Govern
     )
 
 
-async def activate_proposal(
-    proposal_id: UUID, tx: Transaction, governance: GovernanceRepository, if_match: int | None
-) -> Proposal:
-    return await governance.activate(tx, proposal_id, version=if_match)
+async def activate_proposal(proposal_id: UUID, tx: Transaction, governance: GovernanceRepository) -> Proposal:
+    return await governance.activate(tx, proposal_id)
 
 
-async def close_proposal(
-    proposal_id: UUID, tx: Transaction, governance: GovernanceRepository, if_match: int | None
-) -> Proposal:
-    return await governance.close(tx, proposal_id, version=if_match)
+async def close_proposal(proposal_id: UUID, tx: Transaction, governance: GovernanceRepository) -> Proposal:
+    return await governance.close(tx, proposal_id)
 
 
-async def execute_proposal(
-    proposal_id: UUID, tx: Transaction, governance: GovernanceRepository, if_match: int | None
-) -> Proposal:
-    return await governance.execute(tx, proposal_id, version=if_match)
+async def execute_proposal(proposal_id: UUID, tx: Transaction, governance: GovernanceRepository) -> Proposal:
+    return await governance.execute(tx, proposal_id)
 
 
-async def cancel_proposal(
-    proposal_id: UUID, tx: Transaction, governance: GovernanceRepository, if_match: int | None
-) -> Proposal:
-    return await governance.cancel(tx, proposal_id, version=if_match)
+async def cancel_proposal(proposal_id: UUID, tx: Transaction, governance: GovernanceRepository) -> Proposal:
+    return await governance.cancel(tx, proposal_id)
 
 
 async def cast_vote(proposal_id: UUID, body: NewVote, tx: Transaction, governance: GovernanceRepository) -> Vote:
@@ -165,7 +156,7 @@ _VOTE: dict[str, Any] = {
     "weight": 640,
     "created_at": "2026-01-02T00:00:00Z",
 }
-_STEP_RAISES = (NotFound, StateConflict, VersionConflict)
+_STEP_RAISES = (NotFound, StateConflict)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -220,6 +211,7 @@ ROUTES: tuple[Route, ...] = (
         },
         answer_example=_PROPOSAL | {"status": "draft"},
         tag="governance",
+        location="/api/governance/proposals/{id}",
     ),
     Route(
         method="POST",

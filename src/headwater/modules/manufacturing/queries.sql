@@ -1,6 +1,7 @@
 -- name: progress
 -- How far an order is: its milestones and what they are worth, in all and passed. No row: no such order.
--- percent is cut off after two decimals, never rounded up: 100 means that everything has passed.
+-- percent is cut off after two decimals, never rounded up: 100 means that everything has passed. div() is exact, where
+-- a plain division of long amounts rounds before it could be cut off.
 select o.id as order_id,
        o.status,
        count(m.id) as milestones,
@@ -8,7 +9,7 @@ select o.id as order_id,
        coalesce(sum(m.amount), 0) as amount,
        coalesce(sum(m.amount) filter (where m.status = 'passed'), 0) as amount_passed,
        coalesce(
-           trunc(100 * coalesce(sum(m.amount) filter (where m.status = 'passed'), 0) / sum(m.amount), 2), 0
+           div(10000 * coalesce(sum(m.amount) filter (where m.status = 'passed'), 0), sum(m.amount)) / 100, 0
        )::float8 as percent
 from manufacturing.orders as o
 left join manufacturing.milestones as m on m.order_id = o.id
@@ -30,7 +31,7 @@ select o.*,
        m.*,
        i.*,
        case when i.inspections > 0
-           then trunc(100.0 * i.inspections_passed / i.inspections, 2) else 0 end::float8 as pass_rate_percent
+           then div(10000 * i.inspections_passed::numeric, i.inspections) / 100 else 0 end::float8 as pass_rate_percent
 from (
     select count(*) as orders,
            count(*) filter (where status = 'pending') as orders_pending,
