@@ -196,7 +196,7 @@ class BlockchainRepository(Repository[ChainUser]):
         if changed is None:
             now = await self.get(user_id, tx=tx)
             raise StateConflict(
-                f"blockchain.users: the reputation of {user_id} is {now.reputation_score} and cannot change by {change}.",
+                f"blockchain.users: the reputation of {user_id} is {now.reputation_score} and cannot go {change:+}.",
                 remedy=f"A score lies between 0 and {REPUTATION_SCORE_MAX}.",
                 reputation_score=now.reputation_score,
             )
