@@ -8,6 +8,7 @@ Keys live for 24 hours; after that they count as never used.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from headwater.kernel.errors import StateConflict
@@ -48,7 +49,7 @@ class KeyReused(StateConflict):
 async def claim(tx: Runner, asked: Claim) -> StoredAnswer | None:
     """Take the key, or return the answer stored under it. Raises KeyReused. Needs a transaction."""
     tx.require_block("claim()")
-    by = {"key": asked.key, "caller_id": asked.caller_id, "route": asked.route}
+    by: dict[str, Any] = {"key": asked.key, "caller_id": asked.caller_id, "route": asked.route}
     taken = by | {"request_sha256": asked.request_sha256}
     for _ in range(3):
         if await tx.fetch_value(QUERIES["claim"], **taken) is not None:

@@ -66,9 +66,9 @@ def _shower(struct: type[msgspec.Struct], names: list[str]) -> Callable[[Any], m
     make: Any = struct
     if len(names) == 1:
         one = attrgetter(names[0])
-        return lambda value: make(one(value))  # type: ignore[no-any-return]  # a generated Struct
+        return lambda value: make(one(value))
     several = attrgetter(*names)
-    return lambda value: make(*several(value))  # type: ignore[no-any-return]  # a generated Struct
+    return lambda value: make(*several(value))
 
 
 def python_type(model: type[Model], name: str, column: sa.Column[Any]) -> Any:
@@ -78,6 +78,9 @@ def python_type(model: type[Model], name: str, column: sa.Column[Any]) -> Any:
 
 
 def _base_type(model: type[Model], name: str, kind: Any) -> Any:
+    if isinstance(kind, sa.TypeDecorator):
+        declared = kind.python_type
+        return _base_type(model, name, kind.impl) if declared is object else declared
     if isinstance(kind, sa.Enum):
         return kind.enum_class if kind.enum_class is not None else Literal[tuple(kind.enums)]
     if isinstance(kind, ARRAY):

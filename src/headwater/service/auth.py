@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import monotonic
 
 from headwater.kernel.caller import Caller
@@ -81,6 +82,6 @@ def authenticate_with(headwater: Headwater) -> Authenticate:
             )
 
         return unknown
-    from headwater.modules.identity.repository import ApiKeyRepository  # a system without identity never needs it
+    from headwater.modules.identity import authentication  # a system without identity never needs it
 
-    return headwater.repository(ApiKeyRepository).authenticate
+    return partial(authentication.authenticate, headwater)

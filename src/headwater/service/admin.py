@@ -1,0 +1,98 @@
+"""Admin: what an operator does over HTTP. The same kernel functions as the command line calls, and the same reports."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from headwater.kernel import seeds
+from headwater.kernel.errors import InvalidValue, MigrationError, UnavailableError
+from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.routes import Route
+
+PROFILE_PATTERN = r"^(demo|load:[1-9][0-9]{0,6})$"
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What `migrate` did: the revisions it applied, in order. None when there was nothing to do."""
+
+    applied: list[str]
+
+
+class MigrationState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the schema is: the revisions that are applied and those that wait."""
+
+    applied: list[str]
+    pending: list[str]
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What to seed: `demo`, or `load:N` for N rows."""
+
+    profile: Annotated[str, msgspec.Meta(pattern=PROFILE_PATTERN)] = "demo"
+
+
+class Seeded(msgspec.Struct, frozen=True, kw_only=True):
+    """What seeding added: rows by table. All zero when everything was there."""
+
+    profile: str
+    added: dict[str, int]
+
+
+async def migrate(headwater: Headwater) -> Applied:
+    from headwater.kernel import migrations  # Alembic is loaded by the first who asks
+
+    report: Any = await migrations.migrate(headwater.system, headwater.settings)
+    return Applied(applied=[str(revision) for revision in report.applied])
+
+
+async def migration_status(headwater: Headwater) -> MigrationState:
+    from headwater.kernel import migrations  # Alembic is loaded by the first who asks
+
+    report: Any = await migrations.status(headwater.system, headwater.settings)
+    return MigrationState(applied=[str(r) for r in report.applied], pending=[str(r) for r in report.pending])
+
+
+async def seed(body: Profile, headwater: Headwater) -> Seeded:
+    report = await seeds.seed(headwater, body.profile)
+    return Seeded(profile=report.profile, added=dict(report.added))
+
+
+def admin_routes() -> tuple[Route, ...]:
+    """The operations every service has."""
+    return (
+        Route(
+            method="POST",
+            path="/api/admin/migrate",
+            handler=migrate,
+            summary="Apply the pending revisions",
+            description="Safe to repeat: when nothing is pending, nothing happens.",
+            scope="admin:migrations:write",
+            raises=(MigrationError, UnavailableError),
+            answer_example={"applied": []},
+            tag="admin",
+        ),
+        Route(
+            method="GET",
+            path="/api/admin/migration-status",
+            handler=migration_status,
+            summary="Which revisions are applied and which wait",
+            scope="admin:migrations:read",
+            raises=(UnavailableError,),
+            answer_example={"applied": ["kernel_0001", "identity_0001"], "pending": []},
+            tag="admin",
+        ),
+        Route(
+            method="POST",
+            path="/api/admin/seed",
+            handler=seed,
+            summary="Plant the seeds of every module",
+            description="Deterministic and safe to repeat: what is there already stays as it is.",
+            scope="admin:seeds:write",
+            raises=(InvalidValue, UnavailableError),
+            body_example={"profile": "demo"},
+            answer_example={"profile": "demo", "added": {"public.users": 0}},
+            tag="admin",
+        ),
+    )

@@ -1,0 +1,103 @@
+"""Metrics: what the service counts, and how Prometheus reads it.
+
+A request costs two additions and one search in a list; everything else happens when `/metrics` is asked.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from headwater.kernel.postgres import PoolFigures
+from headwater.service.admission import Admission
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Tally:
+    """The requests of one operation: how many by status, and how long they took."""
+
+    __slots__ = ("buckets", "by_status", "method", "route", "seconds")
+
+    def __init__(self, method: str, route: str) -> None:
+        self.method = method
+        self.route = route
+        self.by_status: dict[int, int] = {}
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def count(self, status: int, seconds: float) -> None:
+        """One request answered."""
+        self.by_status[status] = self.by_status.get(status, 0) + 1
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+
+class Metrics(Collector):
+    """All figures of one app, in a registry of its own: two apps in one process do not mix."""
+
+    def __init__(self, admission: Admission, pool: Callable[[], PoolFigures]) -> None:
+        self._admission = admission
+        self._pool = pool
+        self._tallies: list[Tally] = []
+        self.in_flight = 0
+        self.idempotency_replays_total = 0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def tally(self, method: str, route: str) -> Tally:
+        """The tally of one operation, made when the app starts."""
+        made = Tally(method, route)
+        self._tallies.append(made)
+        return made
+
+    def exposition(self) -> bytes:
+        """What `/metrics` answers."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterator[Any]:
+        """Nothing: the registry would otherwise collect everything once to learn the names."""
+        return iter(())
+
+    def collect(self) -> Iterator[Any]:
+        """The figures as they are now."""
+        requests = CounterMetricFamily(
+            "headwater_http_requests", "Requests answered.", labels=("method", "route", "status")
+        )
+        seconds = HistogramMetricFamily(
+            "headwater_http_request_seconds", "Time from the request to its answer.", labels=("method", "route")
+        )
+        for tally in self._tallies:
+            for status, count in tally.by_status.items():
+                requests.add_metric((tally.method, tally.route, str(status)), count)
+            if tally.by_status:
+                total, buckets = 0, []
+                for bound, count in zip((*map(str, BOUNDS), "+Inf"), tally.buckets, strict=True):
+                    total += count
+                    buckets.append((bound, total))
+                seconds.add_metric((tally.method, tally.route), buckets, tally.seconds)
+        yield requests
+        yield seconds
+        door = self._admission
+        yield GaugeMetricFamily("headwater_http_in_flight", "Requests that have come and are not answered.", self.in_flight)
+        yield GaugeMetricFamily("headwater_http_at_work", "Requests that have a slot.", door.at_work)
+        yield GaugeMetricFamily("headwater_http_waiting", "Requests that wait for a slot.", door.waiting)
+        yield CounterMetricFamily("headwater_http_shed", "Requests refused because the service was full.", door.shed_total)
+        yield CounterMetricFamily(
+            "headwater_idempotency_replays", "Requests answered from a stored answer.", self.idempotency_replays_total
+        )
+        pool = self._pool()
+        for spec in fields(pool):
+            value = float(getattr(pool, spec.name))
+            said = f"The pool's {spec.name.replace('_', ' ')}."
+            if spec.name.endswith("_total"):
+                yield CounterMetricFamily(f"headwater_pool_{spec.name.removesuffix('_total')}", said, value)
+            else:
+                yield GaugeMetricFamily(f"headwater_pool_{spec.name}", said, value)
