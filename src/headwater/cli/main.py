@@ -21,6 +21,7 @@ _COMMANDS = {
     "clear": "Remove what was seeded, and nothing else.",
     "backup": "Write a backup (comes with a later issue).",
     "restore": "Bring a backup back (comes with a later issue).",
+    "new": "Make the package of a module of your own.",
     "version": "Tell the versions of Headwater, PostgreSQL and Valkey.",
 }
 

@@ -374,7 +374,7 @@ async def _wake(home: Home, running: Running, progress: Progress) -> None:
 async def _migrate(system: System, settings: Settings, progress: Progress) -> None:
     from headwater.kernel.migrations import migrate
 
-    await migrate(system, settings)
+    await migrate(system, settings, progress=progress)
 
 
 async def _seed(headwater: Headwater, progress: Progress) -> None:

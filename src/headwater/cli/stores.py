@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli.exits import UNREACHABLE, CommandError
+from headwater.cli.options import progress
 from headwater.embedded.home import Home
 from headwater.embedded.processes import ProcessIdentity
 from headwater.kernel.errors import LockNotAvailable
@@ -144,5 +145,5 @@ async def migrated(home: Path, system: System) -> AsyncIterator[Settings]:
         if not Settings.from_environment().database_url:
             from headwater.kernel.migrations import migrate
 
-            await migrate(system, settings)
+            await migrate(system, settings, progress=progress)
         yield settings
