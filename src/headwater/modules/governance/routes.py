@@ -121,7 +121,7 @@ async def list_votes(proposal_id: UUID, query: Paging, governance: GovernanceRep
 
 
 # Seeded rows: seeds.py plants them, and a test reads them.
-_USER_ID = "5eed961a-3f66-8000-8000-000000000001"
+_USER_ID = "5eeda0bb-1738-8000-8000-000000000001"
 _PROPOSAL_ID = "5eed8d9d-818c-8000-8000-000000000001"
 _PATH = {"proposal_id": _PROPOSAL_ID}
 

@@ -204,7 +204,7 @@ async def statistics(manufacturing: ManufacturingRepository) -> Statistics:
 
 
 # Seeded rows: seeds.py plants them, and a test reads them.
-_USER_ID = "5eed961a-3f66-8000-8000-000000000001"
+_USER_ID = "5eeda0bb-1738-8000-8000-000000000001"
 _ASSET_ID = "5eed4791-421a-8000-8000-000000000001"
 _ORDER_ID = "5eed12c2-f296-8000-8000-000000000001"
 _MILESTONE_ID = "5eedb9e5-361f-8000-8000-00000000000b"

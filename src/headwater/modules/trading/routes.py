@@ -92,7 +92,7 @@ async def market(query: Top, trading: TradingRepository) -> MarketSummary:
 
 # Seeded rows: seeds.py plants them, and a test reads them.
 _ORDER_ID = "5eeda118-7463-8000-8000-000000000001"
-_USER_ID = "5eed961a-3f66-8000-8000-000000000001"
+_USER_ID = "5eeda0bb-1738-8000-8000-000000000001"
 _ASSET_ID = "5eed4791-421a-8000-8000-000000000001"
 
 _ORDER: dict[str, Any] = {

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from headwater.kernel.seeds import FIRST_KEY, LAST_KEY, Sowing
-from headwater.modules.blockchain.models import Asset
+from headwater.modules.blockchain.models import Asset, PriceFeed
 from headwater.modules.identity.models import User
 from headwater.modules.trading.models import Order, OrderStatus, Side, Trade
 
@@ -32,8 +32,15 @@ async def seed(sowing: Sowing) -> None:
     users = await sowing.tx.fetch(
         select(User.id).where(User.id.between(FIRST_KEY, LAST_KEY)).order_by(User.id).limit(1_000)
     )
+    newest = (
+        select(PriceFeed.price)
+        .where(PriceFeed.symbol == Asset.symbol, PriceFeed.observed_at <= sowing.now)
+        .order_by(PriceFeed.observed_at.desc(), PriceFeed.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     assets = await sowing.tx.fetch(
-        select(Asset.id)
+        select(Asset.id, newest.label("price"))
         .where(Asset.id.between(FIRST_KEY, LAST_KEY))
         .order_by(Asset.id)
         .limit(MARKETS if sowing.profile == "demo" else 200)
@@ -42,7 +49,8 @@ async def seed(sowing: Sowing) -> None:
         return
     user_ids, asset_ids = [row.id for row in users], [row.id for row in assets]
     if sowing.profile == "demo":
-        orders, trades = _Demo(sowing, user_ids, asset_ids).grow()
+        mids = [max(1_000, int((row.price or 250) * 100)) for row in assets]
+        orders, trades = _Demo(sowing, user_ids, asset_ids, mids).grow()
         await sowing.plant(Order, orders, total=len(orders))
         await sowing.plant(Trade, trades, total=len(trades))
         return
@@ -54,18 +62,17 @@ async def seed(sowing: Sowing) -> None:
 class _Demo:
     """Grows the demo market asset by asset, numbering what it plants."""
 
-    def __init__(self, sowing: Sowing, user_ids: list[UUID], asset_ids: list[UUID]) -> None:
+    def __init__(self, sowing: Sowing, user_ids: list[UUID], asset_ids: list[UUID], mids: list[int]) -> None:
         self.sowing = sowing
         self.random = sowing.random
         self.user_ids = user_ids[:200]
-        self.asset_ids = asset_ids
+        self.markets = list(zip(asset_ids, mids, strict=True))
         self.orders: list[Row] = []
         self.trades: list[Row] = []
 
     def grow(self) -> tuple[list[Row], list[Row]]:
-        """All orders and all trades."""
-        for asset_id in self.asset_ids:
-            mid = self.random.randrange(60, 4_000) * 100
+        """All orders and all trades, around what the oracles say each asset is worth."""
+        for asset_id, mid in self.markets:
             tick = max(10, mid // 200)
             self._book(asset_id, mid, tick)
             self._past(asset_id, mid, tick)
