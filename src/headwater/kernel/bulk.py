@@ -78,7 +78,9 @@ async def upsert(
     return int(counts[0][0]), int(counts[0][1])
 
 
-async def stream(tx: Transaction, prepared: Prepared, make: Callable[[Any], Any], batch_size: int) -> AsyncIterator[Any]:
+async def stream(
+    tx: Transaction, prepared: Prepared, make: Callable[[Any], Any], batch_size: int
+) -> AsyncIterator[Any]:
     """The rows of a statement one by one through a cursor of the transaction."""
     if batch_size < 1:
         raise InvalidValue(f"'batch_size' is {batch_size}.", remedy="Ask for at least 1.", field="batch_size")
@@ -193,7 +195,9 @@ async def _stage(
     target = DIALECT.identifier_preparer.format_table(cast("Any", known.table))
     columns = ", ".join(_quote(known.by_name[n].name) for n in names)
     staging = f"headwater_staging_{next(_serial)}"
-    await _command(tx, f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {target} WITH NO DATA")  # noqa: S608
+    await _command(
+        tx, f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {target} WITH NO DATA"
+    )
     await _copy(tx, staging, None, [known.by_name[n].name for n in names], records)
     return target, columns, staging
 

@@ -1,34 +1,36 @@
 """The errors of Headwater, drawn as one tree. What PostgreSQL says is translated into it once, in `translation.py`.
 
-    HeadwaterError
-    ├── InputError               what was asked cannot be; nothing was changed
-    │   ├── InvalidValue             a value has the wrong shape, type or range, or breaks a CHECK
-    │   ├── MissingReference         a row it refers to does not exist
-    │   └── InvalidCursor            a page cursor is damaged, or belongs to another listing
-    ├── NotFound                 there is no such row
-    ├── ConflictError            the rows as they stand forbid it
-    │   ├── AlreadyExists            a value that must be unique is taken
-    │   ├── VersionConflict          the row has changed since it was read
-    │   ├── StillReferenced          other rows refer to it
-    │   └── StateConflict            the row's state does not allow this step
-    ├── AccessError              the caller may not
-    │   ├── Unauthenticated          no key, or a wrong one
-    │   └── Forbidden                a good key that lacks the scope
-    ├── TransientError           the same work, run again, can succeed
-    │   ├── SerializationFailure     SQLSTATE 40001
-    │   ├── DeadlockDetected         SQLSTATE 40P01
-    │   └── LockNotAvailable         SQLSTATE 55P03, a lock timeout ran out
-    ├── UnavailableError         a store cannot serve now
-    │   ├── Unreachable              it does not answer, or the connection broke
-    │   ├── PoolExhausted            no connection became free in time
-    │   └── StatementTimeout         PostgreSQL ended a statement that ran too long
-    ├── MigrationError           the schema cannot be brought to where it should be
-    │   ├── ChecksumMismatch         an applied revision was edited
-    │   ├── SchemaDrift              the database differs from what the migrations made
-    │   └── PendingMigrations        revisions wait to be applied
-    ├── RefusedError             an operation that would do harm, refused before it began
-    └── ProgrammingError         Headwater was called in a way that cannot work
+HeadwaterError
+├── InputError               what was asked cannot be; nothing was changed
+│   ├── InvalidValue             a value has the wrong shape, type or range, or breaks a CHECK
+│   ├── MissingReference         a row it refers to does not exist
+│   └── InvalidCursor            a page cursor is damaged, or belongs to another listing
+├── NotFound                 there is no such row
+├── ConflictError            the rows as they stand forbid it
+│   ├── AlreadyExists            a value that must be unique is taken
+│   ├── VersionConflict          the row has changed since it was read
+│   ├── StillReferenced          other rows refer to it
+│   └── StateConflict            the row's state does not allow this step
+├── AccessError              the caller may not
+│   ├── Unauthenticated          no key, or a wrong one
+│   └── Forbidden                a good key that lacks the scope
+├── TransientError           the same work, run again, can succeed
+│   ├── SerializationFailure     SQLSTATE 40001
+│   ├── DeadlockDetected         SQLSTATE 40P01
+│   └── LockNotAvailable         SQLSTATE 55P03, a lock timeout ran out
+├── UnavailableError         a store cannot serve now
+│   ├── Unreachable              it does not answer, or the connection broke
+│   ├── PoolExhausted            no connection became free in time
+│   └── StatementTimeout         PostgreSQL ended a statement that ran too long
+├── MigrationError           the schema cannot be brought to where it should be
+│   ├── ChecksumMismatch         an applied revision was edited
+│   ├── SchemaDrift              the database differs from what the migrations made
+│   └── PendingMigrations        revisions wait to be applied
+├── RefusedError             an operation that would do harm, refused before it began
+└── ProgrammingError         Headwater was called in a way that cannot work
 """
+
+# ruff: noqa: N818  # the tree names what happened; only its branches end in Error
 
 from __future__ import annotations
 

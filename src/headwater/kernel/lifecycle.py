@@ -74,7 +74,9 @@ class Headwater:
         """The repository of an entity, or of a Repository class; made once."""
         made = self._repositories.get(of)
         if made is None:
-            made = of(self.postgres) if issubclass(of, Repository) else Repository(self.postgres, cast("type[Model]", of))
+            made = (
+                of(self.postgres) if issubclass(of, Repository) else Repository(self.postgres, cast("type[Model]", of))
+            )
             self._repositories[of] = made
         return made
 

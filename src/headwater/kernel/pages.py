@@ -71,7 +71,8 @@ def sorting(known: Shape, order: Sequence[Any] | None) -> Sorting:
             name = next((n for n, c in known.by_name.items() if c.key == name), None)
         if name is None:
             raise ProgrammingError(
-                f"{known.label} cannot be listed by {item}.", remedy="Order by columns of the entity, with .desc() or .asc()."
+                f"{known.label} cannot be listed by {item}.",
+                remedy="Order by columns of the entity, with .desc() or .asc().",
             )
         if known.by_name[name].nullable:
             raise ProgrammingError(
@@ -113,7 +114,9 @@ def read_cursor(order: Sorting, known: Shape, cursor: str) -> dict[str, Any]:
 
 
 def _bad(how: str) -> InvalidCursor:
-    return InvalidCursor(f"The cursor {how}.", remedy="Start again without a cursor, and use `next` exactly as it was given.")
+    return InvalidCursor(
+        f"The cursor {how}.", remedy="Start again without a cursor, and use `next` exactly as it was given."
+    )
 
 
 def check_limit(limit: int) -> int:

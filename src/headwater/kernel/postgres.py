@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import msgspec
@@ -23,26 +24,29 @@ from headwater.kernel.queries import NamedQuery
 from headwater.kernel.rows import Record
 from headwater.kernel.settings import Settings
 from headwater.kernel.statements import Prepared, prepare
-from headwater.kernel.translation import BROKEN, translate
+from headwater.kernel.translation import BROKEN, raise_translated
 
 Statement = Executable | NamedQuery
+Connection: TypeAlias = "asyncpg.Connection[Any]"
 
 _decode_json = msgspec.json.Decoder().decode
 _encode_json = msgspec.json.Encoder(decimal_format="number").encode
+
+_PING = Prepared("SELECT 1", (), None, True)
 
 STATEMENTS_MAX = 500
 """Prepared statements one connection keeps; the oldest goes first."""
 
 
 class Link:
-    """One connection and what is prepared on it."""
+    """One connection and what is prepared on it. `unsettled` says that its state is not known: it is reset before reuse."""
 
-    __slots__ = ("connection", "dirty", "statements")
+    __slots__ = ("connection", "statements", "unsettled")
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.statements: dict[str, Any] = {}
-        self.dirty = False
+        self.unsettled = False
 
     async def prepare(self, sql: str) -> Any:
         """The statement, prepared on this connection now or earlier."""
@@ -82,7 +86,7 @@ class Runner:
         raise NotImplementedError
 
     async def fetch(self, statement: Statement, /, *, into: type[Any] | None = None, **parameters: Any) -> list[Any]:
-        """All rows. `select(User)` gives values; several columns give rows with names; `into` builds a Struct by column name."""
+        """All rows. `select(User)` gives values; several columns give rows with names; `into` builds Structs by name."""
         prepared = prepare(statement, parameters, into)
         records, _ = await self._run(prepared)
         return records if prepared.make is None else [prepared.make(record) for record in records]
@@ -122,7 +126,8 @@ class Postgres(Runner):
         self._free: list[Link] = []
         self._waiting: deque[asyncio.Future[Link | None]] = deque()
         self._links: set[Link] = set()
-        self._opening = 0
+        self._places_taken = 0  # by connections being made, and by the turns of waiters who will make one
+        self._settling: set[asyncio.Task[None]] = set()
         self._closing = False
         self._drained: asyncio.Event | None = None
         self._acquired = self._waited = self._opened = self._exhausted = 0
@@ -144,20 +149,20 @@ class Postgres(Runner):
     async def close(self, *, grace_seconds: float = 10.0) -> None:
         """Let what runs finish for `grace_seconds`, then end every connection."""
         self._closing = True
-        for waiter in self._waiting:
+        while self._waiting:
+            waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_exception(Unreachable("The pool is closing.", remedy="Open the data layer again."))
-        self._waiting.clear()
+                waiter.set_exception(_closed())
         idle, self._free = self._free, []
-        for link in idle:
-            await self._end(link)
-        if self._links:
+        await asyncio.gather(*(self._end(link) for link in idle))
+        if self._links or self._places_taken:
             self._drained = asyncio.Event()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), grace_seconds)
-        for link in list(self._links):
-            self._links.discard(link)
+                async with asyncio.timeout(grace_seconds):
+                    await self._drained.wait()
+        for link in self._links:
             link.connection.terminate()
+        self._links.clear()
 
     def figures(self) -> PoolFigures:
         """The pool's state now."""
@@ -177,26 +182,19 @@ class Postgres(Runner):
     async def ping(self) -> float:
         """Seconds one round trip takes. Raises UnavailableError."""
         started = perf_counter()
-        link = await self.take()
-        try:
-            await link.connection.execute("select 1")
-        except BaseException as error:
-            raise translate(error) or error from error
-        finally:
-            self.give(link)
+        await self._run(_PING)
         return perf_counter() - started
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A raw asyncpg connection for what the kernel does not offer. It is reset when it comes back."""
         link = await self.take()
-        link.dirty = True
         try:
             yield link.connection
-        except asyncpg.PostgresError as error:
-            raise translate(error) or error from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise_translated(error)
         finally:
-            await self._give_reset(link)
+            await asyncio.shield(self._settle(link))
 
     # -- taking and giving -------------------------------------------------------------------------------------------
 
@@ -212,13 +210,18 @@ class Postgres(Runner):
         return None
 
     async def take(self) -> Link:
-        """A connection: idle, new, or the next one given back. Raises PoolExhausted after `pool_wait_seconds`."""
+        """A connection: idle, new, or the next one given back. Raises PoolExhausted after `pool_wait_seconds`.
+
+        Whoever waits is served before whoever comes later: a connection or a place that becomes free is handed to the
+        first waiter at once, so that nobody can take it in between.
+        """
         link = self.take_now()
         if link is not None:
             return link
         if self._closing:
-            raise Unreachable("The pool is closed.", remedy="Open the data layer again.")
-        if len(self._links) + self._opening < self.settings.pool_size_max:
+            raise _closed()
+        if len(self._links) + self._places_taken < self.settings.pool_size_max:
+            self._places_taken += 1
             return await self._open()
         waiter: asyncio.Future[Link | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
@@ -228,27 +231,21 @@ class Postgres(Runner):
             async with asyncio.timeout(self.settings.pool_wait_seconds):
                 given = await waiter
         except TimeoutError:
-            self._exhausted += 1
-            raise PoolExhausted(
-                f"No connection became free within {self.settings.pool_wait_seconds:g} s; "
-                f"all {self.settings.pool_size_max} are at work.",
-                remedy="Shorten transactions, raise HEADWATER_POOL_SIZE_MAX, or try again later.",
-            ) from None
+            if waiter.cancelled():
+                self._forget(waiter)
+                self._exhausted += 1
+                raise PoolExhausted(
+                    f"No connection became free within {self.settings.pool_wait_seconds:g} s; "
+                    f"all {self.settings.pool_size_max} are at work.",
+                    remedy="Shorten transactions, raise HEADWATER_POOL_SIZE_MAX, or try again later.",
+                ) from None
+            given = waiter.result()  # it was handed over in the very moment the time ran out
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                late = waiter.result()
-                if late is not None:
-                    self.give(late)
-                else:
-                    self._pass_turn()
+            self._decline(waiter)
             raise
         finally:
             self._wait_seconds += perf_counter() - started
-            if not waiter.done():
-                waiter.cancel()
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(waiter)
-        if given is None:  # a place became free, but its connection was broken
+        if given is None:  # a place, not a connection
             return await self._open()
         self._acquired += 1
         return given
@@ -256,13 +253,16 @@ class Postgres(Runner):
     def give(self, link: Link) -> None:
         """Give a connection back. One that is closed or inside a transaction is ended instead."""
         connection = link.connection
+        if link.unsettled and not connection.is_closed():
+            self._settle(link)
+            return
         if connection.is_closed() or connection.is_in_transaction() or self._closing:
-            self._links.discard(link)
             if not connection.is_closed():
                 connection.terminate()
-            self._pass_turn()
-            if self._drained is not None and not self._links:
-                self._drained.set()
+            if link in self._links:
+                self._links.discard(link)
+                self._places_taken += 1
+                self._place_freed()
             return
         while self._waiting:
             waiter = self._waiting.popleft()
@@ -271,36 +271,72 @@ class Postgres(Runner):
                 return
         self._free.append(link)
 
-    def _pass_turn(self) -> None:
+    def _place_freed(self) -> None:
+        """Hand a place that is taken to the first who waits, or free it."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 return
+        self._places_taken -= 1
+        if self._drained is not None and not self._links and not self._places_taken:
+            self._drained.set()
 
-    async def _give_reset(self, link: Link) -> None:
-        if not link.connection.is_closed():
-            try:
-                await link.connection.reset(timeout=self.settings.connect_timeout_seconds)
-                link.dirty = False
-            except Exception:  # whatever made the reset fail, the connection is not to be trusted
-                link.connection.terminate()
-        self.give(link)
+    def _decline(self, waiter: asyncio.Future[Link | None]) -> None:
+        """A waiter was cancelled; what it was handed in the same moment goes on to the next."""
+        if not waiter.done() or waiter.cancelled():
+            self._forget(waiter)
+        elif waiter.exception() is None:
+            given = waiter.result()
+            if given is None:
+                self._place_freed()
+            else:
+                self.give(given)
+
+    def _forget(self, waiter: asyncio.Future[Link | None]) -> None:
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(waiter)
 
     async def _open(self) -> Link:
-        self._opening += 1
+        """A new connection in a place its caller has taken."""
         try:
+            if self._closing:
+                raise _closed()
             connection = await connect(self.settings.database_url, self.settings, pooled=self.settings.pooled)
+            if self._closing:
+                connection.terminate()
+                raise _closed()
         except BaseException:
-            self._pass_turn()
+            self._place_freed()
             raise
-        finally:
-            self._opening -= 1
         link = Link(connection)
         self._links.add(link)
+        self._places_taken -= 1
         self._opened += 1
         self._acquired += 1
         return link
+
+    def _settle(self, link: Link) -> asyncio.Task[None]:
+        """Bring a connection whose state is not known back to a clean one, in the background, then give it back."""
+        link.unsettled = True
+        task = asyncio.get_running_loop().create_task(self._settled(link))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return task
+
+    async def _settled(self, link: Link) -> None:
+        connection = link.connection
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_seconds):
+                await connection.execute("ROLLBACK")  # waits for a statement that is being cancelled
+                await connection.reset()
+        except BaseException as error:  # whatever made it fail, the connection is not to be trusted
+            connection.terminate()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            link.unsettled = False
+            self.give(link)
 
     async def _end(self, link: Link) -> None:
         self._links.discard(link)
@@ -323,17 +359,20 @@ class Postgres(Runner):
             return await run_on(link, prepared)
         except BROKEN as error:
             if not prepared.reads_only:
-                raise translate(error) or error from error
+                raise Unreachable(
+                    "The connection broke while a statement ran; it may or may not have been committed.",
+                    remedy="Read the row before you try again.",
+                ) from error
         except TransientError:
             if not prepared.reads_only:
                 raise
         finally:
             self.give(link)
-        link = await self.take()  # a read met a connection that had died while idle, or an old plan: once more
+        link = self.take_now() or await self.take()  # a read met a connection that had died while idle: once more
         try:
             return await run_on(link, prepared)
         except BROKEN as error:
-            raise translate(error) or error from error
+            raise_translated(error)
         finally:
             self.give(link)
 
@@ -342,20 +381,28 @@ async def run_on(link: Link, prepared: Prepared) -> tuple[list[Any], str]:
     """Run a prepared statement on a connection. Lets BROKEN pass for the caller to judge; translates the rest."""
     try:
         statement = link.statements.get(prepared.sql) or await link.prepare(prepared.sql)
-        records = await statement.fetch(*prepared.arguments)
+        try:
+            records = await statement.fetch(*prepared.arguments)
+        except asyncpg.InvalidCachedStatementError:
+            link.statements.clear()
+            if link.connection.is_in_transaction():
+                raise
+            statement = await link.prepare(prepared.sql)  # PostgreSQL refused an old plan; it has done nothing yet
+            records = await statement.fetch(*prepared.arguments)
         return records, statement.get_statusmsg()
     except BROKEN:
+        link.connection.terminate()  # the driver may not have noticed yet
+        raise
+    except asyncio.CancelledError:
+        link.unsettled = True
         raise
     except Exception as error:
-        if isinstance(error, (asyncpg.InvalidCachedStatementError, asyncpg.exceptions.OutdatedSchemaCacheError)):
+        if isinstance(error, asyncpg.exceptions.OutdatedSchemaCacheError):
             link.statements.clear()
-        ours = translate(error)
-        if ours is None or ours is error:
-            raise
-        raise ours from error
+        raise_translated(error)
 
 
-async def connect(dsn: str, settings: Settings, *, pooled: bool = False) -> asyncpg.Connection:
+async def connect(dsn: str, settings: Settings, *, pooled: bool = False) -> Connection:
     """A connection with the kernel's codecs and limits. Raises Unreachable, which names the host but no password."""
     limits: Mapping[str, str] = (
         {} if pooled else {"statement_timeout": str(settings.statement_timeout_ms), "application_name": "headwater"}
@@ -368,20 +415,31 @@ async def connect(dsn: str, settings: Settings, *, pooled: bool = False) -> asyn
             record_class=Record,
             max_cached_statement_lifetime=0,
         )
-        for name in ("json", "jsonb"):
+        try:
             await connection.set_type_codec(
-                name,
-                schema="pg_catalog",
-                format="binary",
-                encoder=_to_jsonb if name == "jsonb" else _encode_json,
-                decoder=_from_jsonb if name == "jsonb" else _decode_json,
+                "json", schema="pg_catalog", format="binary", encoder=_encode_json, decoder=_decode_json
             )
+            await connection.set_type_codec(
+                "jsonb", schema="pg_catalog", format="binary", encoder=_to_jsonb, decoder=_from_jsonb
+            )
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
+    except ValueError:  # how the driver finds fault with a DSN; what it says may quote a password
+        raise Unreachable(
+            f"PostgreSQL at {where(dsn)} cannot be reached: the DSN cannot be read.",
+            remedy="Write it as postgresql://user:password@host:port/database, with special characters percent-encoded.",
+        ) from None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise Unreachable(
             f"PostgreSQL at {where(dsn)} cannot be reached: {error or type(error).__name__}.",
             remedy="Check that the server runs and that the DSN, user and password are right.",
         ) from error
+
+
+def _closed() -> Unreachable:
+    return Unreachable("The pool is closed.", remedy="Open the data layer again.")
 
 
 def _to_jsonb(value: Any) -> bytes:
@@ -394,10 +452,10 @@ def _from_jsonb(raw: bytes) -> Any:
 
 def where(dsn: str) -> str:
     """Host, port and database of a DSN, without user and password."""
-    from urllib.parse import parse_qs, urlsplit
-
     try:
         parts = urlsplit(dsn)
+        if parts.scheme not in ("postgresql", "postgres") or ("@" in dsn and "@" not in parts.netloc):
+            return "the given DSN"  # not to be told apart from its password
         host = parts.hostname or parse_qs(parts.query).get("host", ["?"])[0]
         return f"{host}:{parts.port}{parts.path}" if parts.port else f"{host}{parts.path}"
     except ValueError:

@@ -7,7 +7,20 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_args, get_origin
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Select, Update, bindparam, column, delete, func, insert, select, table, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    Update,
+    bindparam,
+    column,
+    delete,
+    func,
+    insert,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.dialects import postgresql
 
 from headwater.kernel import bulk
@@ -227,7 +240,9 @@ class Repository(Generic[M]):
         """
         return await bulk.insert(tx, self._shape, rows)
 
-    async def bulk_upsert(self, tx: Runner, rows: Iterable[Mapping[str, Any] | M], *, on: Sequence[Any]) -> BulkUpserted:
+    async def bulk_upsert(
+        self, tx: Runner, rows: Iterable[Mapping[str, Any] | M], *, on: Sequence[Any]
+    ) -> BulkUpserted:
         """Insert or change many rows by their unique `on` columns: COPY into a temporary table, then one statement.
 
         Needs a transaction. Raises InvalidValue when one batch names the same row twice.
@@ -269,7 +284,9 @@ class Repository(Generic[M]):
         elif isinstance(key, kind) and not isinstance(key, bool):
             return key
         raise InvalidValue(
-            f"{self._shape.label}: {key!r} is not a key.", remedy=f"Pass a {kind.__name__}.", field=self._shape.key_names[0]
+            f"{self._shape.label}: {key!r} is not a key.",
+            remedy=f"Pass a {kind.__name__}.",
+            field=self._shape.key_names[0],
         )
 
     def _key_parameters(self, key: Key) -> dict[str, Any]:
@@ -433,6 +450,3 @@ def _templates(known: Shape) -> _Templates:
     if made is None:
         made = _TEMPLATES[known.model] = _Templates(known)
     return made
-
-
-

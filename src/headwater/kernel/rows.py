@@ -1,4 +1,4 @@
-"""Values: what reads return. A value is an instance of its model's class, immutable, slotted and free of ORM instrumentation.
+"""Values: what reads return. A value is an instance of its model's class, immutable, slotted, without ORM machinery.
 
 To a type checker a value *is* its model (`user.email` is a str, because `Mapped[str]` says so); at run time it is an
 instance of a generated subclass whose slots hide the ORM's attributes. So there is one declaration per entity, no lazy
@@ -12,9 +12,9 @@ from operator import attrgetter, itemgetter
 from typing import Any, TypeVar, cast
 
 import asyncpg
-from sqlalchemy import Column, Dialect, JSON, Numeric, inspect
+from sqlalchemy import ARRAY, JSON, Column, Dialect, Numeric, Table, inspect
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
-from sqlalchemy.orm import ColumnProperty, Mapper
+from sqlalchemy.orm import ColumnProperty, Mapper, QueryableAttribute
 from sqlalchemy.types import Float, TypeEngine
 
 from headwater.kernel.errors import ProgrammingError
@@ -22,14 +22,17 @@ from headwater.kernel.models import Model
 
 M = TypeVar("M", bound=Model)
 
-DIALECT: Dialect = PGDialect_asyncpg(paramstyle="numeric_dollar")
+DIALECT: Dialect = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy left it untyped
 """Compiles every statement of the kernel. jsonb is decoded by a codec on the connection, not by this dialect."""
 
 _OID_NUMERIC, _OID_FLOAT8 = 1700, 701
 
 
-class Record(asyncpg.Record):  # type: ignore[misc]  # asyncpg is untyped where its C part begins
-    """A row of a named query: by position, by column name, or by attribute."""
+class Record(asyncpg.Record):
+    """A row of a named query: by position, by column name, or by attribute.
+
+    `get`, `items`, `keys` and `values` are methods; columns of these names are reached as `row["keys"]`.
+    """
 
     __slots__ = ()
 
@@ -48,8 +51,9 @@ class Shape:
     def __init__(self, model: type[Model]) -> None:
         mapper = cast("Mapper[Any]", inspect(model))
         properties = [p for p in mapper.column_attrs if not p.deferred and isinstance(p.columns[0], Column)]
-        table = mapper.local_table
-        properties.sort(key=lambda p: list(table.columns).index(p.columns[0]))
+        table = cast(Table, mapper.local_table)
+        places = {column: i for i, column in enumerate(table.columns)}
+        properties.sort(key=lambda p: places[cast("Column[Any]", p.columns[0])])
         self.model = model
         self.table = table
         self.names: tuple[str, ...] = tuple(p.key for p in properties)
@@ -59,18 +63,30 @@ class Shape:
             if p.deferred and isinstance(p.columns[0], Column):
                 self.by_name[p.key] = p.columns[0]
         self.key_columns: tuple[Column[Any], ...] = tuple(cast("Any", mapper.primary_key))
-        self.key_names: tuple[str, ...] = tuple(cast(ColumnProperty[Any], mapper.get_property_by_column(c)).key for c in self.key_columns)
+        self.key_names: tuple[str, ...] = tuple(
+            cast(ColumnProperty[Any], mapper.get_property_by_column(c)).key for c in self.key_columns
+        )
+        self.name_of: dict[Column[Any], str] = {c: n for n, c in self.by_name.items()}
         self.version_name: str | None = "version" if "version" in self.names else None
         self.processors = tuple(result_processor(c.type) for c in self.columns)
         self.value_class = _value_class(self, mapper)
         self.tuple_of: Callable[[Any], tuple[Any, ...]] = _tuple_getter(self.names)
         self.make: Callable[[Sequence[Any]], Any] = _factory(self)
+        self.restore: Callable[[Sequence[Any]], Any] = _factory(self, processed=False)
         self.key_of: Callable[[Any], Any] = attrgetter(*self.key_names)
+
+    def attribute(self, item: Any) -> str | None:
+        """The attribute an InstrumentedAttribute, a Column or a name stands for; None if it is not of this entity."""
+        if isinstance(item, str):
+            return item if item in self.by_name else None
+        if isinstance(item, QueryableAttribute):
+            return item.key if item.key in self.by_name and issubclass(self.model, item.class_) else None
+        return self.name_of.get(item) if isinstance(item, Column) else None
 
     @property
     def label(self) -> str:
         """The table's name with its schema, for messages: `trading.orders`."""
-        return str(self.table.fullname) if hasattr(self.table, "fullname") else str(self.table)
+        return self.table.fullname
 
 
 def shape(model: type[Model]) -> Shape:
@@ -107,7 +123,8 @@ def result_processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
         return None
     implementation = kind.dialect_impl(DIALECT)
     plain = getattr(kind, "impl_instance", kind)  # below a TypeDecorator
-    oid = _OID_FLOAT8 if isinstance(plain, Float) else _OID_NUMERIC if isinstance(plain, Numeric) else None
+    inner = plain.item_type if isinstance(plain, ARRAY) else plain
+    oid = _OID_FLOAT8 if isinstance(inner, Float) else _OID_NUMERIC if isinstance(inner, Numeric) else None
     return cast("Callable[[Any], Any] | None", implementation.result_processor(DIALECT, oid))
 
 
@@ -126,7 +143,7 @@ def _tuple_getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _value_class(known: Shape, mapper: Mapper[Any]) -> type[Model]:
-    """Two generated classes: an open one whose slots the factory fills, and its frozen twin that the value then becomes."""
+    """Two generated classes: an open one whose slots the factory fills, and the frozen twin a value then becomes."""
     model, names = known.model, known.names
     tuple_of = _tuple_getter(names)
     private = {n for n, c in zip(names, known.columns, strict=True) if c.info.get("private")}
@@ -138,7 +155,7 @@ def _value_class(known: Shape, mapper: Mapper[Any]) -> type[Model]:
         )
 
     def equal(self: Any, other: object) -> bool:
-        return type(self) is type(other) and tuple_of(self) == tuple_of(other)
+        return tuple_of(self) == tuple_of(other) if type(self) is type(other) else NotImplemented
 
     def hashed(self: Any) -> int:
         return hash((model, known.key_of(self)))
@@ -154,11 +171,9 @@ def _value_class(known: Shape, mapper: Mapper[Any]) -> type[Model]:
         unknown = changes.keys() - set(names)
         if unknown:
             raise TypeError(f"{model.__name__} has no attribute {', '.join(sorted(unknown))}.")
-        return _restore(model, tuple(changes.get(n, v) for n, v in zip(names, tuple_of(self), strict=True)))
+        return known.restore(tuple(changes.get(n, v) for n, v in zip(names, tuple_of(self), strict=True)))
 
-    absent = {
-        p.key: _not_read(model.__name__, p.key) for p in mapper.attrs if p.key not in names
-    }
+    absent = {p.key: _not_read(model.__name__, p.key) for p in mapper.attrs if p.key not in names}
     common = {"__abstract__": True, "__module__": model.__module__, "__qualname__": model.__qualname__}
     meta = cast("Any", type(model))
     open_class = meta(model.__name__, (model,), {**common, **absent, "__slots__": names, "__init__": object.__init__})
@@ -195,7 +210,12 @@ def _not_read(entity: str, name: str) -> property:
 
 
 def _restore(model: type[Model], values: Sequence[Any]) -> Any:
-    return _factory(shape(model), processed=False)(values)
+    known = shape(model)
+    if len(values) != len(known.names):
+        raise ProgrammingError(
+            f"{model.__name__} has other columns than when this value was pickled.", remedy="Read it from the database."
+        )
+    return known.restore(values)
 
 
 def _factory(known: Shape, *, processed: bool = True) -> Callable[[Sequence[Any]], Any]:
@@ -224,12 +244,31 @@ def row_class(names: tuple[str, ...]) -> type[tuple[Any, ...]]:
     """A tuple whose members are also attributes and items by name: the rows of a select of several columns."""
     known = _ROWS.get(names)
     if known is None:
-
-        def item(self: Any, at: Any) -> Any:
-            return tuple.__getitem__(self, names.index(at) if isinstance(at, str) else at)
-
-        body: dict[str, Any] = {name: property(itemgetter(i)) for i, name in enumerate(names) if name.isidentifier()}
-        known = _ROWS[names] = type("Row", (tuple,), {"__slots__": (), "__getitem__": item, "_fields": names} | body)
-        if len(_ROWS) > 2_000:  # a bound, for statements whose labels are made up at run time
+        if len(_ROWS) >= 2_000:  # a bound, for statements whose labels are made up at run time
             _ROWS.pop(next(iter(_ROWS)))
+        known = _ROWS[names] = _row_class(names)
     return known
+
+
+def _row_class(names: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    places = {name: i for i, name in reversed(list(enumerate(names)))}
+
+    def item(self: Any, at: Any) -> Any:
+        return tuple.__getitem__(self, places[at] if isinstance(at, str) else at)
+
+    def absent(self: Any, name: str) -> Any:
+        raise AttributeError(f"The row has no column '{name}'; it has {', '.join(names)}.")
+
+    def shown(self: Any) -> str:
+        return f"Row({', '.join(f'{n}={v!r}' for n, v in zip(names, self, strict=True))})"
+
+    def reduced(self: Any) -> tuple[Any, ...]:
+        return _restore_row, (names, tuple(self))
+
+    body: dict[str, Any] = {name: property(itemgetter(i)) for name, i in places.items() if name.isidentifier()}
+    body |= {"__slots__": (), "__getitem__": item, "__getattr__": absent, "__repr__": shown, "__reduce__": reduced}
+    return type("Row", (tuple,), body | {"_fields": names})
+
+
+def _restore_row(names: tuple[str, ...], values: tuple[Any, ...]) -> Any:
+    return row_class(names)(values)

@@ -58,7 +58,9 @@ class Sowing:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     """The instant the seeds pretend it is; fixed, so that every run plants the same."""
 
-    def __init__(self, tx: Transaction, profile: Literal["demo", "load"], rows: int, module: str, progress: Progress) -> None:
+    def __init__(
+        self, tx: Transaction, profile: Literal["demo", "load"], rows: int, module: str, progress: Progress
+    ) -> None:
         self.tx = tx
         self.profile = profile
         self.rows = rows
@@ -72,9 +74,7 @@ class Sowing:
         body = (0x5EED << 112) | (kind << 80) | (8 << 76) | (2 << 62) | (number & (2**62 - 1))
         return UUID(int=body)
 
-    async def plant(
-        self, model: type[Model], rows: Iterable[Mapping[str, Any]], *, total: int | None = None
-    ) -> int:
+    async def plant(self, model: type[Model], rows: Iterable[Mapping[str, Any]], *, total: int | None = None) -> int:
         """Add the rows that are not there yet, through COPY, and return how many were added."""
         known = shape(model)
         added = seen = 0

@@ -10,10 +10,11 @@ from decimal import Decimal
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
-from sqlalchemy import Column, Delete, Insert, Select, TableClause, Update, util
+from sqlalchemy import Column, Delete, Function, Insert, Select, TableClause, TextClause, Update, UpdateBase, util
 from sqlalchemy.exc import CompileError, SQLAlchemyError
-from sqlalchemy.sql import Executable
+from sqlalchemy.sql import Executable, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement, GenericFunction, next_value
 
 from headwater.kernel.errors import InvalidValue, ProgrammingError
 from headwater.kernel.models import Model
@@ -25,7 +26,10 @@ Make = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A statement ready for the wire: its text, its arguments in order, and how a row becomes a value (None: as it is)."""
+    """A statement ready for the wire: its text, its arguments in order, how a row becomes a value (None: as it is).
+
+    `reads_only`: running it twice does no harm.
+    """
 
     sql: str
     arguments: Sequence[Any]
@@ -42,7 +46,7 @@ class Template:
         compiled = cast(SQLCompiler, statement.compile(dialect=DIALECT))
         self.sql = str(compiled)
         self.make = make
-        self.reads_only = isinstance(statement, Select)
+        self.reads_only = reads_only(statement)
         types_of = {name: bind.type for name, bind in compiled.binds.items()}
         fixed = compiled.construct_params(_check=False)
         self._binds = tuple(
@@ -53,7 +57,7 @@ class Template:
         """The values of `given` in the order of the text; parameters not given keep the statement's own value."""
         ordered = []
         for name, process, fixed in self._binds:
-            value = given[name] if name in given else fixed
+            value = given.get(name, fixed)
             ordered.append(value if process is None or value is None else bound(process, name, value))
         return ordered
 
@@ -77,18 +81,18 @@ def prepare(statement: Executable | NamedQuery, given: Mapping[str, Any], into: 
     Raises ProgrammingError for parameters that are missing or unknown, InvalidValue for a value its type refuses.
     """
     if isinstance(statement, NamedQuery):
-        return Prepared(statement.sql, _named_arguments(statement, given), _into(into) if into else None, False)
+        arguments = [v.value if isinstance(v, enum.Enum) else v for v in statement.arguments(given)]
+        return Prepared(statement.sql, arguments, _into(into) if into else None, False)
     entity = _entity(statement)
     if entity is not None and isinstance(statement, Select):
         statement = statement.with_only_columns(*entity.columns, maintain_column_froms=True)
     try:
-        compiled, extracted, _, _ = cast("Any", statement)._compile_w_cache(
-            DIALECT, compiled_cache=_CACHE, column_keys=sorted(given) if isinstance(statement, (Insert, Update)) else []
-        )
+        compiled, extracted = _compile(statement, given)
         values = compiled.construct_params(given, extracted_parameters=extracted)
         for column in (*compiled.insert_prefetch, *compiled.update_prefetch):
             values[column.key] = python_default(column, compiled.isupdate)
-        sql, order, processors = compiled.string, compiled.positiontup or (), compiled._bind_processors
+        plan: _Plan = compiled._headwater_plan
+        sql, order, processors = compiled.string, compiled.positiontup or (), plan.processors
         if compiled.post_compile_params:
             expanded = compiled.construct_expanded_state(values)
             sql, order, values = expanded.statement, expanded.positiontup, expanded.parameters
@@ -96,26 +100,84 @@ def prepare(statement: Executable | NamedQuery, given: Mapping[str, Any], into: 
     except CompileError as wrong:
         raise ProgrammingError(f"The statement does not compile: {wrong}.") from wrong
     except SQLAlchemyError as wrong:
-        raise ProgrammingError(f"The statement lacks something: {wrong}.", remedy="Give every parameter a value.") from wrong
+        raise ProgrammingError(
+            f"The statement lacks something: {wrong}.", remedy="Give every parameter a value."
+        ) from wrong
+    if not given.keys() <= compiled.binds.keys():
+        unknown = sorted(given.keys() - compiled.binds.keys())
+        raise ProgrammingError(f"The statement has no parameter '{unknown[0]}'.", remedy="Leave it out.")
     arguments = []
     for name in order:
         value, process = values[name], processors.get(name)
-        if process is not None and value is not None and not _is_json(compiled, name):
-            value = bound(process, name, value)
-        arguments.append(value)
-    make = _into(into) if into else _maker(compiled, entity)
-    return Prepared(sql, arguments, make, isinstance(statement, Select))
+        arguments.append(value if process is None or value is None else bound(process, name, value))
+    return Prepared(sql, arguments, _into(into) if into else plan.maker(entity), plan.reads_only)
+
+
+class _Plan:
+    """What is worked out once for a compiled statement and kept with it."""
+
+    __slots__ = ("_columns", "_makers", "processors", "reads_only")
+
+    def __init__(self, statement: Executable, compiled: Any) -> None:
+        self._columns = tuple(compiled._result_columns)
+        self._makers: dict[Shape | None, Make | None] = {}
+        self.processors = {
+            name: process
+            for name, process in compiled._bind_processors.items()
+            if name not in compiled.binds or bind_processor(compiled.binds[name].type) is not None
+        }
+        self.reads_only = reads_only(statement)
+
+    def maker(self, entity: Shape | None) -> Make | None:
+        """How a row becomes what the caller sees. The same SQL may be asked for as an entity and as columns."""
+        try:
+            return self._makers[entity]
+        except KeyError:
+            made = self._makers[entity] = _maker(self._columns, entity)
+            return made
+
+
+def _compile(statement: Any, given: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The compiled statement, kept by its structure, and the values this instance of it carries.
+
+    SQLAlchemy has no public way to its statement cache without a Connection of its own; compiling afresh costs fifty
+    times as much. Everything that leans on its inside is in this function and in `_Plan`, and tested for itself.
+    """
+    keys = sorted(given) if isinstance(statement, (Insert, Update)) else []
+    compiled, extracted, *_ = statement._compile_w_cache(DIALECT, compiled_cache=_CACHE, column_keys=keys)
+    if not hasattr(compiled, "_headwater_plan"):
+        compiled._headwater_plan = _Plan(statement, compiled)
+    return compiled, extracted
+
+
+def reads_only(statement: Any) -> bool:
+    """Whether a statement surely changes nothing, so that it may be run again when a connection breaks.
+
+    A SELECT can call a function that writes, or carry an INSERT in a CTE; what is not known to be harmless is not.
+    """
+    if not isinstance(statement, Select):
+        return False
+    for part in visitors.iterate(statement):
+        if isinstance(part, (UpdateBase, TextClause)):
+            return False
+        if isinstance(part, FunctionElement) and not _harmless(part):
+            return False
+    return True
+
+
+def _harmless(function: FunctionElement[Any]) -> bool:
+    if isinstance(function, GenericFunction):
+        return not isinstance(function, next_value)
+    return isinstance(function, Function) and function.name in _HARMLESS
+
+
+_HARMLESS = frozenset(("any", "lower", "upper", "length", "abs", "avg", "date_trunc", "round", "bool_and", "bool_or"))
 
 
 def python_default(column: Column[Any], updating: bool) -> Any:
     """The value of a column's Python-side `default=` or `onupdate=`."""
     default = cast("Any", column.onupdate if updating else column.default)
     return default.arg(None) if default.is_callable else default.arg
-
-
-def _is_json(compiled: Any, name: str) -> bool:
-    bind = compiled.binds.get(name)
-    return bind is not None and bind_processor(bind.type) is None
 
 
 def _entity(statement: Any) -> Shape | None:
@@ -133,58 +195,31 @@ def _entity(statement: Any) -> Shape | None:
     return None
 
 
-def _maker(compiled: Any, entity: Shape | None) -> Make | None:
-    """How a row of a compiled statement becomes what the caller sees."""
-    columns = compiled._result_columns
+def _maker(columns: Sequence[Any], entity: Shape | None) -> Make | None:
+    """How a row of these result columns becomes a value of `entity`, or a row with names."""
     if not columns:
         return None
-    known = compiled.__dict__.get("_headwater_make")
-    if known is not None:
-        return cast(Make, known)
     names = tuple(entry.keyname for entry in columns)
-    processors = [result_processor(entry.type) for entry in columns]
     if entity is not None:
         by_name = {name: i for i, name in enumerate(names)}
-        places = [by_name.get(column.name) for column in entity.columns]
-        if all(place is not None for place in places):
-            if places == list(range(len(names))):
-                make: Make = entity.make
-            else:
-                pick = cast("list[int]", places)
-                make = lambda row: entity.make([row[i] for i in pick])  # noqa: E731
-            compiled._headwater_make = make
-            return make
+        places = [by_name[column.name] for column in entity.columns]
+        if places == list(range(len(names))):
+            return entity.make
+        make_entity = entity.make
+        return lambda record: make_entity([record[i] for i in places])
     row = row_class(names)
+    processors = [result_processor(entry.type) for entry in columns]
     if any(processors):
         pairs = list(enumerate(processors))
-        make = lambda record: row([record[i] if p is None else p(record[i]) for i, p in pairs])  # noqa: E731
-    else:
-        make = row
-    compiled._headwater_make = make
-    return make
-
-
-def _named_arguments(query: NamedQuery, given: Mapping[str, Any]) -> list[Any]:
-    try:
-        arguments = [given[name] for name in query.parameters]
-    except KeyError as missing:
-        raise ProgrammingError(
-            f"The query '{query.name}' lacks the parameter {missing}.", remedy=f"It takes {', '.join(query.parameters)}."
-        ) from None
-    if len(given) > len(set(query.parameters)):
-        unknown = sorted(set(given) - set(query.parameters))
-        raise ProgrammingError(
-            f"The query '{query.name}' has no parameter '{unknown[0]}'.",
-            remedy=f"It takes {', '.join(query.parameters) or 'none'}.",
-        )
-    return [value.value if isinstance(value, enum.Enum) else value for value in arguments]
+        return lambda record: row([record[i] if p is None else p(record[i]) for i, p in pairs])
+    return row
 
 
 _INTO: dict[type[Any], Make] = {}
 
 
 def _into(target: type[Any]) -> Make:
-    """A factory of msgspec Structs or dataclasses from records, by column name; whole numbers and enums are converted."""
+    """A factory of msgspec Structs or dataclasses from records, by column name; whole numbers and enums converted."""
     known = _INTO.get(target)
     if known is not None:
         return known
@@ -202,10 +237,7 @@ def _into(target: type[Any]) -> Make:
     def make(record: Any) -> Any:
         try:
             return target(
-                **{
-                    name: record[name] if convert is None else convert(record[name])
-                    for name, convert in conversions
-                }
+                **{name: record[name] if convert is None else convert(record[name]) for name, convert in conversions}
             )
         except KeyError as missing:
             raise ProgrammingError(

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar
 import asyncpg
 
 from headwater.kernel.errors import ProgrammingError, TransientError, Unreachable
-from headwater.kernel.postgres import Link, Postgres, Runner, run_on
+from headwater.kernel.postgres import Connection, Link, Postgres, Runner, run_on
 from headwater.kernel.statements import Prepared
-from headwater.kernel.translation import BROKEN, translate
+from headwater.kernel.translation import BROKEN, raise_translated
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Transaction(Runner):
         self._depth = 0
 
     @property
-    def connection(self) -> asyncpg.Connection:
+    def connection(self) -> Connection:
         """The asyncpg connection underneath, for what the kernel does not offer. Do not end the transaction on it."""
         self._require_open()
         return self._link.connection
@@ -54,17 +54,22 @@ class Transaction(Runner):
         self._depth += 1
         name = f"headwater_{self._depth}"
         connection = self._link.connection
+        undo = f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"
         try:
-            await connection.execute("SAVEPOINT " + name)
+            await _command(self._link, "SAVEPOINT " + name)
             try:
                 yield self
-            except BaseException:
+            except BaseException as error:
                 if not connection.is_closed():
-                    await connection.execute("ROLLBACK TO SAVEPOINT " + name + "; RELEASE SAVEPOINT " + name)
+                    await _command(self._link, undo)
+                if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError)):
+                    raise_translated(error)
                 raise
-            await connection.execute("RELEASE SAVEPOINT " + name)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN) as error:
-            raise translate(error) or error from error
+            try:
+                await _command(self._link, "RELEASE SAVEPOINT " + name)
+            except ProgrammingError:  # a failed statement was swallowed inside; the rest of the transaction can go on
+                await _command(self._link, undo)
+                raise
         finally:
             self._depth -= 1
 
@@ -73,7 +78,7 @@ class Transaction(Runner):
         try:
             return await run_on(self._link, prepared)
         except BROKEN as error:
-            raise translate(error) or error from error
+            raise_translated(error)
 
     @contextlib.asynccontextmanager
     async def _borrow(self) -> AsyncIterator[Link]:
@@ -102,47 +107,84 @@ async def transaction(
             f"There is no isolation level '{isolation}'.",
             remedy="Use 'read committed', 'repeatable read' or 'serializable'.",
         )
-    link = postgres.take_now() or await postgres.take()
-    connection = link.connection
+    link = await _begin(postgres, begin)
+    tx = Transaction(postgres, link, isolation)
     try:
-        try:
-            await connection.execute(begin)
-        except BROKEN:  # it died while idle; nothing has happened yet, so another one will do
-            postgres.give(link)
-            link = await postgres.take()
-            connection = link.connection
-            await connection.execute(begin)
-        tx = Transaction(postgres, link, isolation)
         try:
             yield tx
         except BaseException:
+            await _roll_back(link)
+            raise
+        finally:
             tx._open = False
-            await _roll_back(connection)
-            raise
-        tx._open = False
-        try:
-            outcome = await connection.execute("COMMIT")
-        except asyncio.CancelledError:
-            await _roll_back(connection)
-            raise
-        if outcome == "ROLLBACK":
-            raise ProgrammingError(
-                "Nothing was committed: a statement had failed inside the transaction and its error was swallowed.",
-                remedy="Let errors leave the block, or wrap what may fail in tx.savepoint().",
-            )
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN) as error:
-        raise translate(error) or error from error
+        await _commit(link)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # from tx.connection, used directly
+        raise_translated(error)
     finally:
         postgres.give(link)
 
 
-async def _roll_back(connection: asyncpg.Connection) -> None:
+async def _begin(postgres: Postgres, begin: str) -> Link:
+    link = postgres.take_now() or await postgres.take()
+    try:
+        await _begin_on(link, postgres, begin)
+    except BROKEN:  # it died while idle; nothing has happened yet, so another one will do
+        link = postgres.take_now() or await postgres.take()
+        try:
+            await _begin_on(link, postgres, begin)
+        except BROKEN as error:
+            raise_translated(error)
+    return link
+
+
+async def _begin_on(link: Link, postgres: Postgres, begin: str) -> None:
+    try:
+        await link.connection.execute(begin)
+    except BaseException as error:
+        if isinstance(error, BROKEN):
+            link.connection.terminate()
+        link.unsettled = True  # BEGIN may have reached the server
+        postgres.give(link)
+        if isinstance(error, BROKEN):
+            raise
+        raise_translated(error)
+
+
+async def _commit(link: Link) -> None:
+    try:
+        outcome = await link.connection.execute("COMMIT")
+    except BROKEN as error:
+        raise Unreachable(
+            "The connection broke during COMMIT; the transaction may or may not have been committed.",
+            remedy="Read what it wrote before you try again.",
+        ) from error
+    except asyncio.CancelledError:
+        await _roll_back(link)
+        raise
+    if outcome == "ROLLBACK":
+        raise ProgrammingError(
+            "Nothing was committed: a statement had failed inside the transaction and its error was swallowed.",
+            remedy="Let errors leave the block, or wrap what may fail in tx.savepoint().",
+        )
+
+
+async def _roll_back(link: Link) -> None:
+    connection = link.connection
     if connection.is_closed():
         return
+    link.unsettled = True  # until it is done: a second cancellation may end the wait for it
     try:
         await connection.execute("ROLLBACK")
+        link.unsettled = False
     except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN):
         connection.terminate()  # the server rolls back when the connection goes; the first error is the one to tell
+
+
+async def _command(link: Link, sql: str) -> None:
+    try:
+        await link.connection.execute(sql)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN) as error:
+        raise_translated(error)
 
 
 async def run(
@@ -171,7 +213,7 @@ async def run(
 
 
 class Autocommit(Runner):
-    """Each statement on its own, committed by PostgreSQL when it ends: what a verb of one statement may take for `tx`."""
+    """Each statement on its own, committed when it ends: what a verb of one statement may take for `tx`."""
 
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
@@ -180,13 +222,4 @@ class Autocommit(Runner):
         return self.postgres._borrow()
 
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
-        link = self.postgres.take_now() or await self.postgres.take()
-        try:
-            return await run_on(link, prepared)
-        except BROKEN as error:
-            raise Unreachable(
-                "The connection broke while a statement ran; it may or may not have been committed.",
-                remedy="Read the row before you try again.",
-            ) from error
-        finally:
-            self.postgres.give(link)
+        return await self.postgres._run(prepared)

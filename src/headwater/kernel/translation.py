@@ -1,11 +1,12 @@
-"""Translation: what asyncpg and PostgreSQL raise becomes one of our errors, by SQLSTATE and constraint name, never by text."""
+"""Translation: what asyncpg and PostgreSQL raise becomes one of our errors, by SQLSTATE and constraint name, not by text."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, NoReturn
 
 import asyncpg
-from sqlalchemy import CheckConstraint, Constraint, ForeignKeyConstraint, Table
+from sqlalchemy import CheckConstraint, Constraint, ForeignKeyConstraint, Table, UniqueConstraint
 
 from headwater.kernel.errors import (
     AlreadyExists,
@@ -23,8 +24,23 @@ from headwater.kernel.errors import (
 )
 from headwater.kernel.models import Model
 
-BROKEN = (asyncpg.PostgresConnectionError, asyncpg.ConnectionDoesNotExistError, ConnectionError, OSError, EOFError)
+BROKEN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    OSError,
+    EOFError,
+)
 """What says that a connection is gone."""
+
+
+def raise_translated(error: BaseException) -> NoReturn:
+    """Raise our error for this one, caused by it; or the error itself when it is not the store's."""
+    ours = translate(error)
+    if ours is None or ours is error:
+        raise error
+    raise ours from error
 
 
 def translate(error: BaseException) -> HeadwaterError | None:
@@ -34,7 +50,9 @@ def translate(error: BaseException) -> HeadwaterError | None:
     if isinstance(error, asyncpg.PostgresError):
         return _by_sqlstate(error)
     if isinstance(error, asyncpg.exceptions.OutdatedSchemaCacheError):
-        return TransientError("The schema changed while the statement was being prepared.", remedy="Run the work again.")
+        return TransientError(
+            "The schema changed while the statement was being prepared.", remedy="Run the work again."
+        )
     if isinstance(error, (asyncpg.DataError, OverflowError)) or (
         isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
     ):
@@ -45,7 +63,7 @@ def translate(error: BaseException) -> HeadwaterError | None:
         if "closed" in str(error):  # the driver's own message; it has no code for this
             return Unreachable("The connection to PostgreSQL is closed.", remedy="Run the work again.")
         return ProgrammingError(f"The driver refused the call: {error}.")
-    if isinstance(error, (*BROKEN, TimeoutError)):
+    if isinstance(error, BROKEN):
         return Unreachable(
             f"PostgreSQL does not answer: {error or type(error).__name__}.",
             remedy="Check that the server runs and that the DSN points to it.",
@@ -70,7 +88,7 @@ def _by_sqlstate(error: Any) -> HeadwaterError:
             columns=columns, **facts,
         )  # fmt: skip
     if state == "23503":
-        if isinstance(constraint, ForeignKeyConstraint) and "still referenced" not in (error.detail or ""):
+        if isinstance(constraint, ForeignKeyConstraint) and not _on_referred_side(error, constraint):
             columns = [c.name for c in constraint.columns]
             target = constraint.elements[0].target_fullname.rsplit(".", 1)[0]
             return MissingReference(
@@ -84,7 +102,10 @@ def _by_sqlstate(error: Any) -> HeadwaterError:
         return StillReferenced(f"The row is still referred to by {name}.", remedy="Remove those rows first.", **facts)
     if state == "23502":
         return InvalidValue(
-            f"{name}: '{error.column_name}' must have a value.", remedy="Give it one.", columns=[error.column_name], **facts
+            f"{name}: '{error.column_name}' must have a value.",
+            remedy="Give it one.",
+            columns=[error.column_name],
+            **facts,
         )
     if state == "23514":
         columns = [c.name for c in constraint.columns] if isinstance(constraint, CheckConstraint) else []
@@ -106,16 +127,16 @@ def _by_sqlstate(error: Any) -> HeadwaterError:
         return DeadlockDetected("Two transactions waited for each other.", remedy="Run the work again.", **facts)
     if state == "55P03":
         return LockNotAvailable("A lock was not free in time.", remedy="Run the work again.", **facts)
-    if state == "57014":
+    if state in ("57014", "25P04"):
         return StatementTimeout(
             "PostgreSQL ended the statement: it ran longer than statement_timeout or was cancelled.",
             remedy="Narrow the query, or raise HEADWATER_STATEMENT_TIMEOUT_MS.", **facts,
         )  # fmt: skip
-    if state.startswith(("08", "57P", "53")) or state in ("28P01", "28000", "3D000"):
+    if state.startswith(("08", "57P", "53")) or state in ("28P01", "28000", "3D000", "25P03"):
         return Unreachable(
             f"PostgreSQL cannot serve: {error.args[0]}.", remedy="Check the server and the DSN.", **facts
         )
-    if state == "0A000" and "cached plan" in str(error):  # the server's own wording; the state alone says too little
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
         return TransientError("The table changed under a prepared statement.", remedy="Run the work again.", **facts)
     if state == "P0001":
         return InvalidValue(own or str(error.args[0]), remedy=error.hint or "", **facts)
@@ -148,17 +169,20 @@ def _constraint(table: Table | None, name: str | None) -> Constraint | None:
 
 
 def _own_message(table: Table | None, constraint: Constraint | None, name: str | None) -> str | None:
-    """The message a model gives itself: `info={"message": ...}` on the constraint, the foreign key or the unique index."""
+    """The message a model gives itself: `info={"message": ...}` on the constraint, foreign key, index or unique column."""
     if constraint is not None and "message" in constraint.info:
         return str(constraint.info["message"])
     if isinstance(constraint, ForeignKeyConstraint):
-        for element in constraint.elements:  # SQLAlchemy leaves the info of a column's ForeignKey(...) where it was given
+        for element in constraint.elements:  # SQLAlchemy leaves the info of a ForeignKey(...) where it was given
             if "message" in element.info:
                 return str(element.info["message"])
     if table is not None and name is not None:
         for index in table.indexes:
             if index.name == name and "message" in index.info:
                 return str(index.info["message"])
+        if isinstance(constraint, UniqueConstraint) and len(constraint.columns) == 1:
+            message = next(iter(constraint.columns)).info.get("message")
+            return None if message is None else str(message)
     return None
 
 
@@ -170,3 +194,24 @@ def _columns(constraint: Constraint | None, table: Table | None, name: str | Non
             if index.name == name:
                 return [c.name for c in index.columns]
     return []
+
+
+_KEY_IN_DETAIL = re.compile(r"\(([^()]*)\)=\(")
+
+
+def _on_referred_side(error: Any, constraint: ForeignKeyConstraint) -> bool:
+    """Whether a foreign key was broken by removing the row it refers to: SQLSTATE and constraint are those of both sides.
+
+    The detail lists the columns of the table that was written and ends with the other table's name, in every language.
+    """
+    detail = error.detail or ""
+    listed = _KEY_IN_DETAIL.search(detail)
+    if listed is None:
+        return False
+    columns = [c.strip() for c in listed[1].split(",")]
+    own = [c.name for c in constraint.columns]
+    referred = [e.column.name for e in constraint.elements]
+    if own != referred:
+        return columns == referred
+    tail = detail.rpartition(")")[2]
+    return error.table_name in tail and constraint.referred_table.name not in tail
