@@ -1,4 +1,4 @@
-"""Every file has a sentence on its door, no secrets, no places of one machine, no values in SQL, and a test of its name."""
+"""Every file has a sentence on its door, no secrets, no places of one machine, no values in SQL, a test of its name."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ _SQL_CALLS = {
 _IDENTIFIERS_ONLY = {
     "src/headwater/kernel/bulk.py": "table and column names of declared models; the values travel through COPY",
     "src/headwater/kernel/transaction.py": "the numbered name of a savepoint",
+    "src/headwater/kernel/migrations.py": "the name of an index, as PostgreSQL itself quotes it; DROP INDEX takes no parameters",
     "src/headwater/embedded/postgres.py": "CREATE DATABASE takes no parameters; both names are constants",
 }
 

@@ -1,4 +1,4 @@
-"""One truth: what a module declares in `depends_on` is what it imports, refers to by foreign keys, and migrates after."""
+"""One truth: what a module declares in `depends_on` is what it imports, refers to and migrates after."""
 
 from __future__ import annotations
 

@@ -8,10 +8,13 @@ import asyncpg
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, create_engine
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Engine, make_url
 
 from headwater.kernel.models import Model
 from headwater.systems.everything import EVERYTHING
+
+# Foreign keys that need no index of their own, each with the reason.
+UNINDEXED = {"api_keys.api_keys_role_fkey": "roles are a handful of rows made by migrations, and none is ever deleted"}
 
 # The tables and columns that the mission promises of the modules built so far. Columns may be added; none of these is
 # ever dropped or renamed.
@@ -41,6 +44,15 @@ def _ours() -> MetaData:
     return metadata
 
 
+def _engine(database: str) -> Engine:
+    """What is unqualified is in `public`. The role of the embedded server is called like the kernel's schema, and
+    PostgreSQL's own search_path would look there first.
+    """
+    return create_engine(
+        make_url(database).set(drivername="postgresql+psycopg"), connect_args={"options": "-c search_path=public"}
+    )
+
+
 def test_alembic_finds_no_difference_between_models_and_migrated_database(database: str) -> None:
     metadata = _ours()
     schemas = {table.schema for table in metadata.tables.values()}
@@ -48,7 +60,7 @@ def test_alembic_finds_no_difference_between_models_and_migrated_database(databa
     def in_our_schemas(name: str | None, kind: str, _: Any) -> bool:
         return name in schemas if kind == "schema" else True
 
-    engine = create_engine(make_url(database).set(drivername="postgresql+psycopg"))
+    engine = _engine(database)
     try:
         with engine.connect() as connection:
             context = MigrationContext.configure(
@@ -72,7 +84,7 @@ def test_alembic_sees_a_column_that_only_the_models_have(database: str) -> None:
 
     metadata = _ours()
     metadata.tables["users"].append_column(Column("nickname", Text()))
-    engine = create_engine(make_url(database).set(drivername="postgresql+psycopg"))
+    engine = _engine(database)
     try:
         with engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"include_schemas": False})
@@ -139,4 +151,4 @@ async def test_every_table_has_a_primary_key_and_every_foreign_key_an_index(data
     finally:
         await connection.close()
     assert [row["name"] for row in keyless] == []
-    assert [row["name"] for row in unindexed] == []
+    assert {row["name"] for row in unindexed} == set(UNINDEXED)

@@ -1,0 +1,47 @@
+"""A database for one example, on the server that the environment names or on one started for it; dropped afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+
+from headwater import Headwater, Model
+from headwater.embedded.postgres import EmbeddedPostgres
+from headwater.kernel.orm import orm_session
+
+
+@contextlib.asynccontextmanager
+async def database() -> AsyncIterator[str]:
+    """The DSN of a fresh, empty database."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = os.environ.get("HEADWATER_DATABASE_URL", "")
+        if not server:
+            home = stack.enter_context(tempfile.TemporaryDirectory(prefix="headwater-example-"))
+            embedded = await stack.enter_async_context(EmbeddedPostgres(f"{home}/home", durable=False))
+            server = embedded.dsn
+        name = f"example_{uuid4().hex[:12]}"
+        await _on(server, f'create database "{name}"')
+        stack.push_async_callback(_on, server, f'drop database "{name}" with (force)')
+        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+async def create_tables(headwater: Headwater, *models: type[Model]) -> None:
+    """Make the tables of these models. A real application does this with migrations; see docs/tutorial."""
+    async with headwater.transaction() as tx, orm_session(tx) as session:
+        connection = await session.connection()
+        tables = [model.metadata.tables[model.__table__.fullname] for model in models]  # type: ignore[attr-defined]
+        await connection.run_sync(lambda sync: Model.metadata.create_all(sync, tables))
+
+
+async def _on(server: str, statement: str) -> None:
+    connection = await asyncpg.connect(server)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
