@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -59,6 +58,13 @@ class CommandHome:
             found.append(self.process("up"))
         return found
 
+    def end(self) -> None:
+        """`down`, and nothing of the home runs."""
+        if self.processes():
+            down = CommandHome(self.path, self.port).run("down")
+            assert down.returncode == 0, down.stderr
+        assert self.processes() == []
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -67,27 +73,19 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def made_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home in which everything has been migrated once and nothing runs, to be copied."""
-    home = CommandHome(tmp_path_factory.mktemp("cli") / "made", free_port())
+def made_home(tmp_path_factory: pytest.TempPathFactory) -> CommandHome:
+    """A home in which everything has been migrated."""
+    home = CommandHome(tmp_path_factory.mktemp("cli") / "home", free_port())
     home.up("--no-seed")
-    down = home.run("down")
-    assert down.returncode == 0, down.stderr
-    yield home.path
+    return home
 
 
 @pytest.fixture
-def home(made_home: Path, tmp_path: Path) -> Iterator[CommandHome]:
-    """A migrated home of its own for each test. Nothing runs in it."""
-    path = tmp_path / "home"
-    subprocess.run(["cp", "-a", str(made_home), str(path)], check=True)
-    for record in ("postgres.json", "valkey.json"):
-        (path / record).unlink()  # another home, other ports
-    home = CommandHome(path, free_port())
-    yield home
-    home.run("down")
-    assert home.processes() == []
-    shutil.rmtree(path)
+def home(made_home: CommandHome) -> Iterator[CommandHome]:
+    """The migrated home, with nothing running in it and no rows; the test leaves it without rows too."""
+    made_home.end()
+    yield CommandHome(made_home.path, made_home.port)
+    made_home.end()
 
 
 @pytest.fixture
@@ -95,5 +93,4 @@ def new_home(tmp_path: Path) -> Iterator[CommandHome]:
     """A home that does not exist yet."""
     home = CommandHome(tmp_path / "home", free_port())
     yield home
-    home.run("down")
-    assert home.processes() == []
+    home.end()

@@ -26,7 +26,7 @@ def test_seeding_twice_plants_once_and_clear_takes_it_away(home: CommandHome) ->
 
 
 def test_a_profile_that_does_not_exist_is_a_usage_error(new_home: CommandHome) -> None:
-    for profile in ("nope", "load:0", "load:many"):
+    for profile in ("nope", "load:0"):
         done = new_home.run("seed", "--profile", profile, "--json")
         assert done.returncode == 2
         assert profile in json.loads(done.stdout)["error"]["message"]

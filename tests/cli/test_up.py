@@ -17,7 +17,7 @@ import pytest
 
 from headwater.embedded.processes import ended
 
-from .conftest import CommandHome, free_port
+from .conftest import CommandHome
 
 
 def get(url: str, *, key: str = "") -> tuple[int, bytes]:
@@ -75,17 +75,12 @@ async def test_the_admin_key_stays_the_same_and_opens_the_service(home: CommandH
 
 
 async def test_two_homes_run_side_by_side(home: CommandHome, new_home: CommandHome) -> None:
-    other = CommandHome(home.path.with_name("other"), free_port())
-    try:
-        first, second = home.up("--no-seed"), other.up("--no-seed")
-        for key in ("postgres", "valkey", "http", "pid"):
-            assert first[key] != second[key]
-        assert get(first["http"] + "/ready")[0] == get(second["http"] + "/ready")[0] == 200
-        home.run("down")
-        assert get(second["http"] + "/ready")[0] == 200
-    finally:
-        assert other.run("down").returncode == 0
-    assert other.processes() == []
+    first, second = home.up("--no-seed"), new_home.up("--no-seed")
+    for key in ("postgres", "valkey", "http", "pid"):
+        assert first[key] != second[key]
+    assert get(first["http"] + "/ready")[0] == get(second["http"] + "/ready")[0] == 200
+    home.run("down")
+    assert get(second["http"] + "/ready")[0] == 200
 
 
 @pytest.mark.parametrize("victims", [("up",), ("up", "postgres", "valkey")], ids="+".join)
@@ -96,6 +91,7 @@ async def test_after_kill_9_the_next_up_finds_nothing_in_its_way(home: CommandHo
     second = home.up("--no-seed")
     assert second["pid"] != first["pid"]
     assert await value(second["postgres"], "select number from kept") == 7
+    await value(second["postgres"], "drop table kept")
 
 
 async def test_after_kill_9_down_leaves_no_process(home: CommandHome) -> None:
@@ -150,19 +146,19 @@ def started(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-async def test_a_port_in_use_is_refused_by_name_before_anything_is_started(home: CommandHome) -> None:
+async def test_a_port_in_use_is_refused_by_name_before_anything_is_started(new_home: CommandHome) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", home.port))
+        taken.bind(("127.0.0.1", new_home.port))
         taken.listen()
         for detach in ([], ["--detach"]):
-            done = home.run("up", "--json", "--port", str(home.port), *detach)
+            done = new_home.run("up", "--json", "--port", str(new_home.port), *detach)
             assert done.returncode == 8
             error = json.loads(done.stdout)["error"]
             assert error["type"] == "refused"
-            assert error["detail"] == {"port": home.port}
-            assert str(home.port) in done.stderr
+            assert error["detail"] == {"port": new_home.port}
+            assert str(new_home.port) in done.stderr
             assert "Traceback" not in done.stderr
-            assert home.processes() == []
+            assert new_home.processes() == []
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
@@ -193,33 +189,33 @@ def test_somebody_elses_home_is_refused(new_home: CommandHome, command: list[str
     ],
 )
 def test_an_outside_store_that_does_not_answer_is_told_without_its_password(
-    home: CommandHome, name: str, url: str
+    new_home: CommandHome, name: str, url: str
 ) -> None:
-    home.environment[name] = url
-    done = home.run("up", "--detach", "--json", "--port", str(home.port))
+    new_home.environment[name] = url
+    done = new_home.run("up", "--detach", "--json", "--port", str(new_home.port))
     assert done.returncode == 9
     assert json.loads(done.stdout)["error"]["type"] == "unreachable"
     assert "127.0.0.1:1" in done.stderr
     assert "secret" not in done.stderr + done.stdout
-    assert home.processes() == []
+    assert new_home.processes() == []
 
 
 def test_outside_stores_are_used_and_nothing_else_is_started(
-    home: CommandHome, database: str, valkey_server: Any
+    new_home: CommandHome, database: str, valkey_server: Any
 ) -> None:
-    home.environment |= {"DATABASE_URL": database, "REDIS_URL": valkey_server.url}
-    printed = home.up("--no-seed")
+    new_home.environment |= {"DATABASE_URL": database, "REDIS_URL": valkey_server.url}
+    printed = new_home.up("--no-seed")
     assert printed["postgres"] == database
     assert printed["valkey"] == valkey_server.url
-    assert [process.pid for process in home.processes()] == [printed["pid"]]
+    assert [process.pid for process in new_home.processes()] == [printed["pid"]]
     assert get(printed["http"] + "/ready")[0] == 200
 
 
-def test_an_unknown_system_is_refused_before_anything_is_started(home: CommandHome) -> None:
-    done = home.run("up", "--system", "constuct", "--detach", "--port", str(home.port))
+def test_an_unknown_system_is_refused_before_anything_is_started(new_home: CommandHome) -> None:
+    done = new_home.run("up", "--system", "constuct", "--detach", "--port", str(new_home.port))
     assert done.returncode == 2
     assert "constuct" in done.stderr
-    assert home.processes() == []
+    assert new_home.processes() == []
 
 
 def test_a_folder_of_other_things_is_not_taken_for_a_home(new_home: CommandHome) -> None:

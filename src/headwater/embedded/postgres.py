@@ -46,7 +46,6 @@ _SETTINGS = {
     "log_lock_waits": "on",
     "log_line_prefix": "%m [%p] %q%a ",
     "search_path": "public",  # role and schema are both named headwater: "$user" would look there first
-    "search_path": "public",  # the default looks first into the schema named like the role, and that is the kernel's
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
