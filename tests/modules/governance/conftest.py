@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from uuid import UUID
 
+import httpx
 import pytest_asyncio
 
+from headwater.kernel.caller import Caller
+from headwater.kernel.errors import Unauthenticated
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.identity.models import User
+from headwater.service.app import create_app
 
 
 @pytest_asyncio.fixture
@@ -16,3 +21,19 @@ async def people(headwater: Headwater) -> list[UUID]:
     users = headwater.repository(User)
     await users.bulk_insert(headwater.autocommit, [{"email": f"voter{n}@example.org"} for n in range(40)])
     return [user.id for user in (await users.list(limit=40)).items]
+
+
+@pytest_asyncio.fixture
+async def client(headwater: Headwater) -> AsyncIterator[httpx.AsyncClient]:
+    """Someone who may do everything, talking to the service in this process."""
+    caller = Caller(id=UUID(int=1), name="tester", scopes=frozenset({"*"}))
+
+    async def authenticate(key: str) -> Caller:
+        if key != "good":
+            raise Unauthenticated("The key is not known.")
+        return caller
+
+    transport = httpx.ASGITransport(app=create_app(headwater, authenticate=authenticate), raise_app_exceptions=False)
+    headers = {"Authorization": "Bearer good"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://headwater", headers=headers) as opened:
+        yield opened

@@ -18,5 +18,5 @@ MODULE = Module(
     name="governance",
     package=__name__,
     summary="Proposals and the weighted votes that decide them.",
-    depends_on=("identity", "blockchain"),
+    depends_on=("identity",),
 )

@@ -9,7 +9,7 @@ from alembic import op
 revision = "governance_0001"
 down_revision = None
 branch_labels = ("governance",)
-depends_on = ("kernel_0001", "identity_0001", "blockchain_0001")
+depends_on = ("kernel_0001", "identity_0001")
 
 
 def upgrade() -> None:
