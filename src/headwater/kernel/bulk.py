@@ -3,218 +3,282 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from operator import attrgetter, itemgetter
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from sqlalchemy import Column
+import asyncpg
+from sqlalchemy import Column, bindparam, column, func, not_, select, table
+from sqlalchemy.dialects import postgresql
 
-from headwater.kernel.errors import InvalidValue, ProgrammingError
-from headwater.kernel.models import Model
+from headwater.kernel.errors import HeadwaterError, InvalidValue, ProgrammingError
 from headwater.kernel.postgres import Runner
-from headwater.kernel.rows import DIALECT, Shape, bind_processor, model_of
-from headwater.kernel.statements import Prepared, bound, python_default
+from headwater.kernel.rows import DIALECT, Shape, bind_processor
+from headwater.kernel.statements import Prepared, Template, bound, python_default
 from headwater.kernel.transaction import Transaction
-from headwater.kernel.translation import translate
+from headwater.kernel.translation import BROKEN, raise_translated
 
-M = TypeVar("M", bound=Model)
-
-_serial = itertools.count(1)
 _quote = DIALECT.identifier_preparer.quote
 
 
-async def insert(tx: Runner, known: Shape, rows: Iterable[Mapping[str, Any] | Any]) -> int:
+async def insert(tx: Runner, known: Shape, rows: Iterable[Any]) -> int:
     """COPY rows into the entity's table. Raises what a create raises; all rows are written or none."""
-    names, records = _records(known, rows)
-    if not names:
+    batch = _read(known, rows)
+    if batch is None:
         return 0
-    table = cast("Any", known.table)
-    return await _copy(tx, table.name, table.schema, [known.by_name[n].name for n in names], records)
+    return await _copy(tx, known.table.name, known.table.schema, batch)
 
 
-async def insert_missing(tx: Runner, known: Shape, rows: Iterable[Mapping[str, Any] | Any]) -> int:
-    """COPY rows into a temporary table and insert those whose key does not exist yet. Returns how many were inserted."""
+async def insert_missing(tx: Runner, known: Shape, rows: Iterable[Any]) -> int:
+    """COPY rows into a temporary table and insert those whose key does not exist yet. Returns how many they were."""
     tx.require_block("insert_missing()")
-    names, records = _records(known, rows)
-    if not names:
+    batch = _read(known, rows)
+    if batch is None:
         return 0
-    target, columns, staging = await _stage(tx, known, names, records)
-    keys = ", ".join(_quote(c.name) for c in known.key_columns)
-    counted = await _command(
-        tx,
-        f"WITH added AS (INSERT INTO {target} ({columns}) SELECT {columns} FROM {staging} "  # noqa: S608
-        f"ON CONFLICT ({keys}) DO NOTHING RETURNING 1) SELECT count(*) FROM added",
-    )
+    staging = await _stage(tx, batch)
+    statement = _from(staging, batch, known.key_names).on_conflict_do_nothing(index_elements=known.key_columns)
+    added = statement.returning(known.key_columns[0]).cte("added")
+    counted = await _run(tx, Template(select(func.count()).select_from(added), None), {})
     await _command(tx, f"DROP TABLE {staging}")
     return int(counted[0][0])
 
 
-async def upsert(
-    tx: Runner, known: Shape, rows: Iterable[Mapping[str, Any] | Any], on: tuple[str, ...]
-) -> tuple[int, int]:
-    """COPY rows into a temporary table, then insert or change them in one statement, in key order so that two batches
-    cannot deadlock. Returns (inserted, updated).
+async def upsert(tx: Runner, known: Shape, rows: Iterable[Any], on: tuple[str, ...]) -> tuple[int, int]:
+    """COPY rows into a temporary table, then insert or change them in one statement, in the order of `on` so that two
+    batches cannot deadlock. Returns (inserted, updated).
     """
-    names, records = _records(known, rows)
-    if not names:
+    batch = _read(known, rows)
+    if batch is None:
         return 0, 0
-    missing = [n for n in on if n not in names]
-    if missing:
-        raise InvalidValue(
-            f"{known.label}: the rows do not name '{missing[0]}', by which they are to be matched.",
-            remedy="Put it into every row.", field=missing[0],
-        )  # fmt: skip
-    target, columns, staging = await _stage(tx, known, names, records)
-    keys = ", ".join(_quote(known.by_name[n].name) for n in on)
-    changes = ", ".join(_change(known, c, n) for n, c in _changed(known, frozenset(names), on))
-    first_key = _quote(known.key_columns[0].name)
-    merge = (
-        f"WITH merged AS (INSERT INTO {target} ({columns}) SELECT {columns} FROM {staging} ORDER BY {keys} "  # noqa: S608
-        f"ON CONFLICT ({keys}) DO UPDATE SET {changes} RETURNING old.{first_key} IS NULL AS created) "
-        "SELECT count(*) FILTER (WHERE created), count(*) FILTER (WHERE NOT created) FROM merged"
-    )
-    counts = await _command(tx, merge)
+    require_named(known, on, batch.names)
+    staging = await _stage(tx, batch)
+    statement = _from(staging, batch, on)
+    set_, anew = changes(known, batch.given, on, statement.excluded)
+    statement = statement.on_conflict_do_update(index_elements=[known.by_name[n] for n in on], set_=set_)
+    old = table("old", column(known.key_columns[0].name))
+    merged = statement.returning(old.c[known.key_columns[0].name].is_(None).label("created")).cte("merged")
+    created = func.count().filter(merged.c.created)
+    template = Template(select(created, func.count().filter(not_(merged.c.created))), None)
+    counted = await _run(tx, template, {name: python_default(c, True) for name, c in anew})
     await _command(tx, f"DROP TABLE {staging}")
-    return int(counts[0][0]), int(counts[0][1])
+    return int(counted[0][0]), int(counted[0][1])
 
 
 async def stream(
     tx: Transaction, prepared: Prepared, make: Callable[[Any], Any], batch_size: int
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any]:
     """The rows of a statement one by one through a cursor of the transaction."""
     if batch_size < 1:
         raise InvalidValue(f"'batch_size' is {batch_size}.", remedy="Ask for at least 1.", field="batch_size")
     try:
         async for record in tx.connection.cursor(prepared.sql, *prepared.arguments, prefetch=batch_size):
             yield make(record)
-    except GeneratorExit:
-        raise
-    except Exception as error:
-        raise translate(error) or error from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN) as error:
+        raise_translated(error)
 
 
-def changed_columns(known: Shape, names: frozenset[str], on: tuple[str, ...], excluded: Any) -> dict[Column[Any], Any]:
-    """What ON CONFLICT sets: the given columns, and those that change with every update."""
-    changes: dict[Column[Any], Any] = {}
-    for name, column in _changed(known, names, on):
-        if name in names:
-            changes[column] = excluded[column.name]
-        elif name == known.version_name:
-            changes[column] = column + 1
-        else:
-            changes[column] = cast("Any", column.onupdate).arg
-    return changes
+def changes(
+    known: Shape, given: frozenset[str], on: Sequence[str], excluded: Any
+) -> tuple[dict[str, Any], tuple[tuple[str, Column[Any]], ...]]:
+    """What ON CONFLICT sets: the given columns, and those that change with every update.
+
+    The second part names the parameters whose value Python makes: (parameter, column with the `onupdate=`).
+    """
+    fixed = {*on, *known.key_names}
+    set_: dict[str, Any] = {}
+    anew = []
+    for name, col in known.by_name.items():
+        if name == known.version_name:
+            set_[col.name] = col + 1
+        elif name in given:
+            if name not in fixed:
+                set_[col.name] = excluded[col.name]
+        elif col.onupdate is not None and col.onupdate.is_clause_element:
+            set_[col.name] = cast("Any", col.onupdate).arg
+        elif col.onupdate is not None:
+            anew.append((f"anew_{name}", col))
+            set_[col.name] = bindparam(f"anew_{name}", type_=col.type)
+    if not set_:  # nothing to change, but only a row that is touched is returned
+        first = known.by_name[on[0]]
+        set_[first.name] = excluded[first.name]
+    return set_, tuple(anew)
 
 
-def _changed(known: Shape, names: frozenset[str], on: tuple[str, ...]) -> list[tuple[str, Column[Any]]]:
-    fixed = set(on) | set(known.key_names)
-    changed = [
-        (n, c)
-        for n, c in known.by_name.items()
-        if (n in names and n not in fixed)
-        or (n not in names and (n == known.version_name or (c.onupdate is not None and c.onupdate.is_clause_element)))
-    ]
-    return changed or [(on[0], known.by_name[on[0]])]
+def require_named(known: Shape, on: Sequence[str], names: Iterable[str]) -> None:
+    """Refuse rows that lack what they are to be matched by."""
+    missing = [n for n in on if n not in names]
+    if missing or not on:
+        raise InvalidValue(
+            f"{known.label}: the rows do not say '{missing[0] if missing else 'on'}', by which they are to be matched.",
+            remedy="Put it into every row.", field=missing[0] if missing else "on",
+        )  # fmt: skip
 
 
-def _change(known: Shape, column: Column[Any], name: str) -> str:
-    quoted = _quote(column.name)
-    if name == known.version_name:
-        return f"{quoted} = {_quote(cast('Any', known.table).name)}.{quoted} + 1"
-    if column.onupdate is not None and column.onupdate.is_clause_element:
-        return f"{quoted} = {cast('Any', column.onupdate).arg.compile(dialect=DIALECT)}"
-    return f"{quoted} = excluded.{quoted}"
+@dataclass(slots=True)
+class _Batch:
+    """Rows on their way to the wire. `given` are the attributes somebody gave, `names` also those Python makes."""
+
+    known: Shape
+    names: tuple[str, ...]
+    given: frozenset[str]
+    records: Iterator[tuple[Any, ...]]
+    row: int = 0
+    failure: Exception | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.known.by_name[n].name for n in self.names]
 
 
-def _records(known: Shape, rows: Iterable[Any]) -> tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]:
-    """The attributes the first row names, and all rows as tuples in that order, processed for the wire."""
+def _read(known: Shape, rows: Iterable[Any]) -> _Batch | None:
+    """The rows as tuples processed for the wire, all with the attributes of the first; None when there is none."""
     iterator = iter(rows)
     first = next(iterator, None)
     if first is None:
-        return (), ()
-    every: Iterator[Any] = itertools.chain((first,), iterator)
+        return None
     if isinstance(first, Mapping):
         names = tuple(first)
+        given = frozenset(names)
         unknown = [n for n in names if n not in known.by_name]
-        if unknown:
-            raise ProgrammingError(f"{known.model.__name__} has no attribute '{unknown[0]}'.")
-        pick: Callable[[Any], tuple[Any, ...]] = _tuples(itemgetter(*names), len(names))
-    elif isinstance(first, known.model) and model_of(first) is known.model:
-        names = known.names
-        pick = _tuples(attrgetter(*names), len(names))
+        if unknown or not names:
+            raise ProgrammingError(
+                f"{known.model.__name__} has no attribute '{unknown[0] if unknown else ''}'.",
+                remedy=f"It has {', '.join(known.by_name)}.",
+            )
+        getter: Callable[[Any], Any] = itemgetter(*names)
+    elif type(first) is known.value_class:
+        names, getter = known.names, attrgetter(*known.names)
+        given = frozenset(n for n in names if n != known.version_name and known.by_name[n].onupdate is None)
     else:
         raise ProgrammingError(
             f"{known.label} cannot take a {type(first).__name__} as a row.",
-            remedy=f"Pass mappings of attributes, or values of {known.model.__name__}.",
+            remedy=f"Pass mappings of attributes, or values of {known.model.__name__} that were read.",
         )
-    made = [
-        n
-        for n, c in known.by_name.items()
-        if n not in names and c.default is not None and (c.default.is_scalar or c.default.is_callable)
-    ]
-    processors = [(n, bind_processor(known.by_name[n].type)) for n in names]
-    plain = not made and not any(p for _, p in processors)
-    return (*names, *made), _tuples_of(known, every, pick, [] if plain else processors, made)
+    made = []
+    for name, col in known.by_name.items():
+        if name in names or col.default is None:
+            continue
+        if not (col.default.is_scalar or col.default.is_callable):
+            raise ProgrammingError(
+                f"{known.label}: '{name}' has a default in SQL, which COPY does not compute.",
+                remedy="Declare it as server_default=, or put the value into every row.",
+            )
+        made.append(name)
+    batch = _Batch(known, (*names, *made), given, iter(()))
+    pick = getter if len(names) > 1 else lambda row: (getter(row),)
+    width = len(names) if isinstance(first, Mapping) else None
+    batch.records = _tuples(batch, _watched(batch, itertools.chain((first,), iterator)), pick, width, names, made)
+    return batch
 
 
-def _tuples(getter: Callable[[Any], Any], width: int) -> Callable[[Any], tuple[Any, ...]]:
-    return getter if width > 1 else lambda row: (getter(row),)
-
-
-def _tuples_of(
-    known: Shape, rows: Iterable[Any], pick: Callable[[Any], tuple[Any, ...]], processors: list[Any], made: list[str]
-) -> Iterator[tuple[Any, ...]]:
-    number = 0
+def _watched(batch: _Batch, rows: Iterable[Any]) -> Iterator[Any]:
+    """Remember what the caller's own iterator raised, so that it is not taken for an error of the driver."""
     try:
-        if not processors:
-            for row in rows:
-                number += 1
-                yield pick(row)
-            return
-        defaults = [known.by_name[n] for n in made]
-        for row in rows:
-            number += 1
-            values = [
-                v if p is None or v is None else bound(p, n, v) for (n, p), v in zip(processors, pick(row), strict=True)
-            ]
-            yield (*values, *(python_default(c, False) for c in defaults))
-    except (KeyError, AttributeError) as missing:
-        raise InvalidValue(
-            f"{known.label}: row {number} of the batch lacks {missing}, which the first row has.",
-            remedy="Give every row of a batch the same attributes.",
-        ) from None
+        yield from rows
+    except Exception as error:
+        batch.failure = error
+        raise
 
 
-async def _stage(
-    tx: Runner, known: Shape, names: tuple[str, ...], records: Iterable[tuple[Any, ...]]
-) -> tuple[str, str, str]:
-    """COPY rows into a temporary table with the columns of `names`; the names of the target, the columns and the table.
+def _tuples(
+    batch: _Batch,
+    rows: Iterator[Any],
+    pick: Callable[[Any], tuple[Any, ...]],
+    width: int | None,
+    names: Sequence[str],
+    made: Sequence[str],
+) -> Iterator[tuple[Any, ...]]:
+    known = batch.known
+    processors = [(n, bind_processor(known.by_name[n].type)) for n in names]
+    defaults = [known.by_name[n] for n in made]
+    plain = not made and not any(p for _, p in processors)
+    for row in rows:
+        batch.row += 1
+        if width is None:
+            if type(row) is not known.value_class:
+                raise _uneven(batch, row)
+            values = pick(row)
+        else:
+            try:
+                values = pick(row)
+            except (KeyError, TypeError):
+                raise _uneven(batch, row) from None
+            if len(row) != width:
+                raise _uneven(batch, row)
+        if plain:
+            yield values
+            continue
+        yield (
+            *(v if p is None or v is None else bound(p, n, v) for (n, p), v in zip(processors, values, strict=True)),
+            *(python_default(c, False) for c in defaults),
+        )
 
-    Only identifiers of declared models are put together here and by the callers; every value travels through COPY.
-    """
-    target = DIALECT.identifier_preparer.format_table(cast("Any", known.table))
-    columns = ", ".join(_quote(known.by_name[n].name) for n in names)
-    staging = f"headwater_staging_{next(_serial)}"
-    await _command(
-        tx, f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {target} WITH NO DATA"
+
+def _uneven(batch: _Batch, row: Any) -> InvalidValue:
+    what = f"has other attributes than the first: {', '.join(map(str, row))}" if isinstance(row, Mapping) else ""
+    return InvalidValue(
+        f"{batch.known.label}: row {batch.row} of the batch {what or f'is a {type(row).__name__}, unlike the first'}.",
+        remedy="Give every row of a batch the same attributes.",
+        row=batch.row,
     )
-    await _copy(tx, staging, None, [known.by_name[n].name for n in names], records)
-    return target, columns, staging
 
 
-async def _copy(
-    tx: Runner, table: str, schema: str | None, columns: list[str], records: Iterable[tuple[Any, ...]]
-) -> int:
+async def _stage(tx: Runner, batch: _Batch) -> str:
+    """COPY rows into a temporary table made for them; its name.
+
+    Only identifiers of declared models are put together here; every value travels through COPY. The same columns have
+    the same table name, so that a connection does not collect statements.
+    """
+    target = DIALECT.identifier_preparer.format_table(batch.known.table)
+    columns = ", ".join(map(_quote, batch.columns))
+    staging = f"headwater_staging_{blake2b(f'{target} {columns}'.encode(), digest_size=8).hexdigest()}"
+    create = f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {target} WITH NO DATA"  # noqa: S608  # identifiers only
+    await _command(tx, create)
+    await _copy(tx, staging, None, batch)
+    return staging
+
+
+def _from(staging: str, batch: _Batch, order: Iterable[str]) -> Any:
+    """INSERT the staged rows, in this order."""
+    known = batch.known
+    source = table(staging, *(column(name) for name in batch.columns))
+    ordered = select(*source.c).order_by(*(source.c[known.by_name[n].name] for n in order))
+    return postgresql.insert(known.table).from_select(batch.columns, ordered, include_defaults=False)
+
+
+async def _copy(tx: Runner, name: str, schema: str | None, batch: _Batch) -> int:
     async with tx._borrow() as link:
         try:
             status = await link.connection.copy_records_to_table(
-                table, schema_name=schema, columns=columns, records=records
+                name, schema_name=schema, columns=batch.columns, records=batch.records
             )
-        except Exception as error:
-            raise translate(error) or error from error
+        except BaseException as error:
+            link.unsettled = True  # the driver cancels the COPY without waiting for it
+            if error is batch.failure or not isinstance(error, Exception):
+                raise
+            if isinstance(error, (TypeError, ValueError, LookupError, AttributeError)) and not isinstance(
+                error, (asyncpg.InterfaceError, HeadwaterError)
+            ):
+                raise InvalidValue(
+                    f"{batch.known.label}: row {batch.row} of the batch does not fit its columns: {error}.",
+                    remedy="Pass values of the columns' types.",
+                    row=batch.row,
+                ) from error
+            raise_translated(error)
     return int(status.rpartition(" ")[2])
 
 
-async def _command(tx: Runner, sql: str) -> list[Any]:
-    records, _ = await tx._run(Prepared(sql, (), None, False))
+async def _run(tx: Runner, template: Template, parameters: Mapping[str, Any]) -> list[Any]:
+    records, _ = await tx._run(Prepared(template.sql, template.arguments(parameters), None, False))
     return records
+
+
+async def _command(tx: Runner, sql: str) -> None:
+    """A statement without parameters or rows, by the simple protocol: it is not prepared."""
+    async with tx._borrow() as link:
+        try:
+            await link.connection.execute(sql)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN) as error:
+            raise_translated(error)

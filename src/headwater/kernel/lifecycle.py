@@ -1,4 +1,4 @@
-"""Headwater: the open data layer of one system: its pool, its Valkey, its repositories. Opened and closed by `async with`."""
+"""Headwater: the open data layer of one system: its pool, its Valkey, its repositories."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, overload
 
 from valkey.asyncio import Valkey
 
+from headwater.kernel.errors import InvalidValue
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
 from headwater.kernel.postgres import Postgres
@@ -39,14 +40,13 @@ class Headwater:
         PostgreSQL must answer (Unreachable otherwise); Valkey need not, now or later.
         """
         chosen = settings if settings is not None else Settings.from_environment()
-        postgres = await Postgres.open(chosen)
-        valkey = open_valkey(chosen.valkey_url)
-        try:
-            yield cls(system, chosen, postgres, valkey)
-        finally:
+        async with contextlib.AsyncExitStack() as stack:
+            valkey = open_valkey(chosen.valkey_url)
             if valkey is not None:
-                await valkey.aclose()
-            await postgres.close()
+                stack.push_async_callback(valkey.aclose)
+            postgres = await Postgres.open(chosen)
+            stack.push_async_callback(postgres.close)
+            yield cls(system, chosen, postgres, valkey)
 
     def transaction(
         self, *, isolation: Isolation = "read committed", read_only: bool = False
@@ -82,7 +82,15 @@ class Headwater:
 
 
 def open_valkey(url: str) -> Valkey | None:
-    """A client for everything but the hot path, or None without a URL. Connects when it is first used."""
+    """A client for everything but the hot path, or None without a URL. Connects when it is first used.
+
+    Raises InvalidValue for a URL that cannot be read.
+    """
     if not url:
         return None
-    return cast(Valkey, Valkey.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0))
+    try:
+        return cast(Valkey, Valkey.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0))
+    except ValueError:  # what it says may quote a password
+        raise InvalidValue(
+            "valkey_url cannot be read.", remedy="Write it as redis://:password@host:port/0.", field="valkey_url"
+        ) from None

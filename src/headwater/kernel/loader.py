@@ -12,10 +12,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
+
 from headwater.kernel.errors import InvalidValue
-from headwater.kernel.postgres import Postgres, run_on
+from headwater.kernel.postgres import Postgres
 from headwater.kernel.statements import Prepared
-from headwater.kernel.translation import BROKEN, translate
+from headwater.kernel.translation import BROKEN, raise_translated
 
 BATCH_MAX = 1_000
 """Keys one statement carries at most."""
@@ -34,7 +36,7 @@ class Loader:
         self._key_of = key_of
         self._under_way = 0
         self._gathering = False
-        self._waiting: dict[Any, asyncio.Future[Any]] = {}
+        self._waiting: _Waiting = {}
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -48,15 +50,6 @@ class Loader:
         finally:
             self._under_way -= 1
 
-    async def load_many(self, keys: list[Any]) -> list[Any]:
-        """The values of the rows that exist, in no order."""
-        found: list[Any] = []
-        for start in range(0, len(keys), BATCH_MAX):
-            part = keys[start : start + BATCH_MAX]
-            records, _ = await self._postgres._run(Prepared(self._many, [part], self._make, True))
-            found += map(self._make, records)
-        return found
-
     async def _direct(self, key: Any) -> Any:
         postgres, sql = self._postgres, self._one
         link = postgres.take_now() or await postgres.take()
@@ -64,91 +57,92 @@ class Loader:
             statement = link.statements.get(sql) or await link.prepare(sql)
             record = await statement.fetchrow(key)
             return None if record is None else self._make(record)
+        except asyncio.CancelledError:
+            link.unsettled = True
+            raise
         except BROKEN:
-            pass
+            link.connection.terminate()
+        except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
+            link.statements.clear()
         except Exception as error:
-            ours = translate(error)
-            if ours is None or isinstance(ours, InvalidValue):
-                raise (ours or error) from error
-            link.statements.pop(sql, None)
+            raise_translated(error)
         finally:
             postgres.give(link)
-        records, _ = await postgres._run(Prepared(sql, [key], self._make, True))
+        records, _ = await postgres._run(Prepared(sql, [key], None, True))
         return self._make(records[0]) if records else None
 
     def _gather(self, key: Any) -> asyncio.Future[Any]:
-        future = self._waiting.get(key)
-        if future is None:
-            loop = asyncio.get_running_loop()
-            future = self._waiting[key] = loop.create_future()
-            if not self._scheduled:
-                self._scheduled = True
-                loop.call_soon(self._depart)
-        # Shielded: one reader who gives up must not take the row from the others who wait for the same key.
-        return asyncio.shield(future)
+        """A future of its own for each reader, so that one who gives up takes nothing from the others."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        readers = self._waiting.get(key)
+        if readers is not None:
+            readers.append(future)
+            return future
+        self._waiting[key] = [future]
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._depart)
+        return future
 
     def _depart(self) -> None:
         waiting, self._waiting = self._waiting, {}
         self._scheduled = False
         self._gathering = len(waiting) > 1
-        if not waiting:
-            return
         self._under_way += 1
         task = asyncio.get_running_loop().create_task(self._travel(waiting))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _travel(self, waiting: dict[Any, asyncio.Future[Any]]) -> None:
+    async def _travel(self, waiting: _Waiting) -> None:
         try:
-            if len(waiting) == 1:
-                ((key, future),) = waiting.items()
-                value = await self._direct(key)
-                if not future.done():
-                    future.set_result(value)
-                return
-            await self._together(list(waiting), waiting)
-        except InvalidValue:
-            await self._each(waiting)  # one key that cannot be bound must not fail the others
+            keys = list(waiting)
+            for start in range(0, len(keys), BATCH_MAX):
+                await self._together(keys[start : start + BATCH_MAX], waiting)
         except BaseException as error:
-            for future in waiting.values():
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # seen: a reader that has gone must not leave a warning behind
+            for readers in waiting.values():
+                _fail(readers, error)
             if not isinstance(error, Exception):
                 raise
         finally:
             self._under_way -= 1
 
-    async def _together(self, keys: list[Any], waiting: dict[Any, asyncio.Future[Any]]) -> None:
-        make, key_of, postgres = self._make, self._key_of, self._postgres
-        for start in range(0, len(keys), BATCH_MAX):
-            part = keys[start : start + BATCH_MAX]
-            prepared = Prepared(self._many, [part], make, True)
-            link = postgres.take_now() or await postgres.take()
-            try:
-                records, _ = await run_on(link, prepared)
-            except BROKEN:
-                records = None
-            finally:
-                postgres.give(link)
-            if records is None:
-                records, _ = await postgres._run(prepared)
-            for record in records:
-                value = make(record)
-                future = waiting.get(key_of(value))
-                if future is not None and not future.done():
-                    future.set_result(value)
-            for key in part:
-                future = waiting[key]
-                if not future.done():
-                    future.set_result(None)
+    async def _together(self, keys: list[Any], waiting: _Waiting) -> None:
+        """One statement for these keys. A key that cannot be bound fails its own readers only: the keys are halved."""
+        try:
+            if len(keys) == 1:
+                _deliver(waiting[keys[0]], await self._direct(keys[0]))
+                return
+            records, _ = await self._postgres._run(Prepared(self._many, [keys], None, True))
+        except InvalidValue as wrong:
+            if len(keys) == 1:
+                _fail(waiting[keys[0]], wrong)
+                return
+            half = len(keys) // 2
+            await self._together(keys[:half], waiting)
+            await self._together(keys[half:], waiting)
+            return
+        make, key_of = self._make, self._key_of
+        for record in records:
+            value = make(record)
+            readers = waiting.get(key_of(value))
+            if readers is not None:
+                _deliver(readers, value)
+        for key in keys:
+            _deliver(waiting[key], None)
 
-    async def _each(self, waiting: dict[Any, asyncio.Future[Any]]) -> None:
-        for key, future in waiting.items():
-            if future.done():
-                continue
-            try:
-                future.set_result(await self._direct(key))
-            except Exception as error:
-                future.set_exception(error)
-                future.exception()
+
+_Waiting = dict[Any, list[asyncio.Future[Any]]]
+
+
+def _deliver(readers: list[asyncio.Future[Any]], value: Any) -> None:
+    for reader in readers:
+        if not reader.done():
+            reader.set_result(value)
+
+
+def _fail(readers: list[asyncio.Future[Any]], error: BaseException) -> None:
+    for reader in readers:
+        if not reader.done():
+            reader.set_exception(error)
+            reader.exception()  # seen: a reader cancelled in this very turn must not leave a warning behind

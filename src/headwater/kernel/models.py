@@ -1,4 +1,4 @@
-"""Model: the base of every entity, an ordinary typed SQLAlchemy 2.1 declarative class, and the column sets entities share.
+"""Model: the base of every entity, an ordinary typed SQLAlchemy 2.1 class, and the column sets entities share.
 
 Declare an entity once. Alembic sees its table, an ORM session can load it, and repositories read it as plain
 immutable values that are instances of the same class (see `rows.py`).
@@ -87,6 +87,6 @@ class Timestamped:
 
 
 class Versioned:
-    """An optimistic version: each update adds one, and an update that names a version succeeds only against that version."""
+    """An optimistic version: each update adds one; an update that names a version succeeds only against that one."""
 
     version: Mapped[int] = mapped_column(server_default="1", onupdate=literal_column("version") + 1, sort_order=92)

@@ -1,4 +1,4 @@
-"""Module and System: a module is data about itself (its tables, routes, seeds, migrations); a system is a list of modules."""
+"""Module and System: a module is data about itself (tables, routes, seeds, migrations); a system is a list of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Module:
     package: str
     summary: str
     depends_on: tuple[str, ...] = ()
-    extras: Mapping[str, object] = field(default_factory=dict)
+    extras: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     @property
     def migrations(self) -> Path:
@@ -91,12 +91,17 @@ class System:
     modules: tuple[Module, ...]
 
     def __init__(self, name: str, modules: Iterable[Module], summary: str = "") -> None:
-        by_name = {module.name: module for module in modules}
+        by_name: dict[str, Module] = {}
+        for module in modules:
+            if by_name.setdefault(module.name, module) != module:
+                raise ProgrammingError(
+                    f"The system '{name}' has two modules named '{module.name}'.", remedy="Rename or leave out one."
+                )
         for module in by_name.values():
             for needed in module.depends_on:
                 if needed not in by_name:
                     raise ProgrammingError(
-                        f"The system '{name}' has the module '{module.name}', which depends on '{needed}', but not '{needed}'.",
+                        f"The system '{name}' has the module '{module.name}', but not '{needed}', on which it depends.",
                         remedy=f"Add '{needed}' to the modules of '{name}'.",
                     )
         try:

@@ -1,7 +1,7 @@
 """ORM session: SQLAlchemy's own session inside a Headwater transaction, for what repositories do not offer.
 
-The session borrows the transaction's connection. Its commit becomes the release of a savepoint, so the outer transaction
-still decides; its writes are seen by the repositories of the same transaction, and the other way round.
+The session borrows the transaction's connection. Its commit becomes the release of a savepoint, so the outer
+transaction still decides; its writes are seen by the repositories of the same transaction, and the other way round.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class BorrowedDialect(PGDialect_asyncpg):
 
     supports_statement_cache = True
 
-    def on_connect(self) -> None:  # type: ignore[override]  # SQLAlchemy accepts None: nothing to do on connect
-        return None
+    def on_connect(self) -> None:
+        """Nothing to do."""
 
 
 registry.register("postgresql.borrowed", __name__, "BorrowedDialect")
@@ -64,7 +64,7 @@ class _Borrowed:
 
 @contextlib.asynccontextmanager
 async def orm_session(tx: Transaction) -> AsyncIterator[AsyncSession]:
-    """An AsyncSession inside `tx`. What it wrote is flushed when the block ends, and undone alone if an error leaves it.
+    """An AsyncSession inside `tx`. What it wrote is flushed when the block ends, and undone alone if an error leaves.
 
     Raises Headwater's errors where PostgreSQL refuses.
     """

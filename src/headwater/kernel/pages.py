@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar, cast
+from math import isfinite
+from typing import Any, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, UnaryExpression, and_, or_, tuple_
+from sqlalchemy import JSON, ColumnElement, Float, UnaryExpression, and_, or_, tuple_
 from sqlalchemy.sql import operators
+from sqlalchemy.types import TypeEngine
 
 from headwater.kernel.errors import InvalidCursor, InvalidValue, ProgrammingError
 from headwater.kernel.rows import Shape
@@ -48,10 +49,8 @@ class Sorting:
         """The rows that come after the place named by `binds`."""
         columns = [known.by_name[n] for n in self.names]
         if len(set(self.descending)) == 1:
-            if len(columns) == 1:
-                return columns[0] < binds[0] if self.descending[0] else columns[0] > binds[0]
-            left, right = tuple_(*columns), tuple_(*binds)
-            return cast("ColumnElement[bool]", left < right if self.descending[0] else left > right)
+            left, right = (tuple_(*columns), tuple_(*binds)) if len(columns) > 1 else (columns[0], binds[0])
+            return left < right if self.descending[0] else left > right
         steps = []
         for i, (column, down) in enumerate(zip(columns, self.descending, strict=True)):
             equal = [columns[j] == binds[j] for j in range(i)]
@@ -59,28 +58,40 @@ class Sorting:
         return or_(*steps)
 
 
-def sorting(known: Shape, order: Sequence[Any] | None) -> Sorting:
-    """Read `order` (columns, or columns with .desc()). Raises ProgrammingError for one that has no single place for each row."""
-    names: list[str] = []
-    descending: list[bool] = []
-    for item in order or ():
-        down = isinstance(item, UnaryExpression) and item.modifier is operators.desc_op
-        element = item.element if isinstance(item, UnaryExpression) else item
-        name = getattr(element, "key", None)
-        if name not in known.by_name:
-            name = next((n for n, c in known.by_name.items() if c.key == name), None)
+def read_order(known: Shape, order: Sequence[Any]) -> tuple[tuple[str, bool], ...]:
+    """The attributes of `order` (columns, or columns with .desc() or .asc()), each with whether it descends."""
+    read = []
+    for item in order:
+        directed = isinstance(item, UnaryExpression) and item.modifier in (operators.desc_op, operators.asc_op)
+        name = known.attribute(item.element if directed else item)
         if name is None:
             raise ProgrammingError(
                 f"{known.label} cannot be listed by {item}.",
                 remedy="Order by columns of the entity, with .desc() or .asc().",
             )
-        if known.by_name[name].nullable:
+        read.append((name, directed and item.modifier is operators.desc_op))
+    return tuple(read)
+
+
+def sorting(known: Shape, order: tuple[tuple[str, bool], ...]) -> Sorting:
+    """`order` with the key appended. Raises ProgrammingError for an order that has no single place for each row."""
+    names: list[str] = []
+    descending: list[bool] = []
+    for name, down in order:
+        column = known.by_name[name]
+        if column.nullable:
             raise ProgrammingError(
                 f"{known.label} cannot be paged by '{name}', which may be NULL: rows without it have no place.",
                 remedy="Order by columns that are never NULL.",
             )
-        names.append(name)
-        descending.append(down)
+        if name not in known.names:
+            raise ProgrammingError(
+                f"{known.label} cannot be paged by '{name}', which is deferred: a value does not have it.",
+                remedy="Order by columns that are read.",
+            )
+        if name not in names:
+            names.append(name)
+            descending.append(down)
     for name in known.key_names:
         if name not in names:
             names.append(name)
@@ -91,8 +102,13 @@ def sorting(known: Shape, order: Sequence[Any] | None) -> Sorting:
 
 def write_cursor(order: Sorting, value: Any) -> str:
     """The cursor of the place of `value`."""
-    raw = msgspec.json.encode([order.fingerprint, *(getattr(value, name) for name in order.names)])
+    raw = msgspec.json.encode([order.fingerprint, *(_written(getattr(value, name)) for name in order.names)])
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _written(place: Any) -> Any:
+    """JSON has no way to write these numbers; as text they come back as they were."""
+    return str(place) if isinstance(place, float) and not isfinite(place) else place
 
 
 def read_cursor(order: Sorting, known: Shape, cursor: str) -> dict[str, Any]:
@@ -100,17 +116,27 @@ def read_cursor(order: Sorting, known: Shape, cursor: str) -> dict[str, Any]:
     try:
         raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         read = msgspec.json.decode(raw, type=list[Any])
-    except (binascii.Error, msgspec.DecodeError, UnicodeEncodeError, ValueError):
+    except (ValueError, RecursionError):  # not base64, not JSON, or nested beyond reason
         raise _bad("is damaged") from None
     if not read or read[0] != order.fingerprint or len(read) != len(order.names) + 1:
         raise _bad("belongs to another listing or another order")
     places = {}
     for i, (name, value) in enumerate(zip(order.names, read[1:], strict=True)):
         try:
-            places[f"after_{i}"] = msgspec.convert(value, known.by_name[name].type.python_type, strict=False)
-        except (msgspec.ValidationError, NotImplementedError):
+            places[f"after_{i}"] = _place(value, known.by_name[name].type)
+        except (ValueError, TypeError, OverflowError, NotImplementedError):
             raise _bad("is damaged") from None
     return places
+
+
+def _place(value: Any, kind: TypeEngine[Any]) -> Any:
+    if isinstance(kind, JSON):
+        return value
+    if isinstance(kind, Float) and isinstance(value, str):
+        return float(value)
+    if value is None:
+        raise ValueError("no place has NULL in it")
+    return msgspec.convert(value, kind.python_type, strict=False)
 
 
 def _bad(how: str) -> InvalidCursor:

@@ -39,7 +39,7 @@ STATEMENTS_MAX = 500
 
 
 class Link:
-    """One connection and what is prepared on it. `unsettled` says that its state is not known: it is reset before reuse."""
+    """One connection and what is prepared on it. `unsettled`: its state is not known, it is reset before reuse."""
 
     __slots__ = ("connection", "statements", "unsettled")
 
@@ -86,7 +86,7 @@ class Runner:
         raise NotImplementedError
 
     async def fetch(self, statement: Statement, /, *, into: type[Any] | None = None, **parameters: Any) -> list[Any]:
-        """All rows. `select(User)` gives values; several columns give rows with names; `into` builds Structs by name."""
+        """All rows. `select(User)` gives values, several columns give rows with names, `into` builds Structs by name."""
         prepared = prepare(statement, parameters, into)
         records, _ = await self._run(prepared)
         return records if prepared.make is None else [prepared.make(record) for record in records]
@@ -413,7 +413,7 @@ async def connect(dsn: str, settings: Settings, *, pooled: bool = False) -> Conn
             timeout=settings.connect_timeout_seconds,
             server_settings=dict(limits),
             record_class=Record,
-            max_cached_statement_lifetime=0,
+            statement_cache_size=0,  # the driver's own cache would serve stale types to COPY after an ALTER TABLE
         )
         try:
             await connection.set_type_codec(
@@ -429,7 +429,7 @@ async def connect(dsn: str, settings: Settings, *, pooled: bool = False) -> Conn
     except ValueError:  # how the driver finds fault with a DSN; what it says may quote a password
         raise Unreachable(
             f"PostgreSQL at {where(dsn)} cannot be reached: the DSN cannot be read.",
-            remedy="Write it as postgresql://user:password@host:port/database, with special characters percent-encoded.",
+            remedy="Write it as postgresql://user:password@host:port/database, special characters percent-encoded.",
         ) from None
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise Unreachable(

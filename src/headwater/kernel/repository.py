@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    Column,
     ColumnElement,
     Select,
-    Update,
     bindparam,
     column,
     delete,
@@ -19,17 +20,18 @@ from sqlalchemy import (
     insert,
     select,
     table,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql
 
 from headwater.kernel import bulk
 from headwater.kernel.errors import InvalidValue, NotFound, ProgrammingError, VersionConflict
-from headwater.kernel.loader import Loader
+from headwater.kernel.loader import BATCH_MAX, Loader
 from headwater.kernel.models import Model
-from headwater.kernel.pages import Page, Sorting, check_limit, read_cursor, sorting, write_cursor
+from headwater.kernel.pages import Page, Sorting, check_limit, read_cursor, read_order, sorting, write_cursor
 from headwater.kernel.postgres import Postgres, Runner
-from headwater.kernel.rows import Shape, shape
+from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.statements import Prepared, Template, prepare, python_default
 from headwater.kernel.transaction import Transaction, transaction
 
@@ -62,7 +64,7 @@ class BulkUpserted(NamedTuple):
 class Repository(Generic[M]):
     """The rows of one entity.
 
-    `class ProductRepository(Repository[Product])` adds verbs of its own; `headwater.repository(Product)` gives a plain one.
+    `class ProductRepository(Repository[Product])` adds verbs; `headwater.repository(Product)` gives a plain one.
     Names of values are the attributes of the model. Every verb raises UnavailableError when PostgreSQL cannot serve.
     """
 
@@ -107,19 +109,17 @@ class Repository(Generic[M]):
     async def get_many(self, keys: Iterable[Key], *, tx: Runner | None = None) -> dict[Key, M]:
         """The rows with these keys, by key, in one statement per thousand; what does not exist is absent."""
         wanted = list(dict.fromkeys(self._key(key) for key in keys))
-        if not wanted:
-            return {}
-        known = self._shape
-        if self._loader is not None:
-            if tx is None:
-                found = await self._loader.load_many(wanted)
-            else:
-                records, _ = await tx._run(Prepared(self._templates.many_sql, [wanted], None, True))
-                found = [known.make(record) for record in records]
-            by_key = {known.key_of(value): value for value in found}
-            return {key: by_key[key] for key in wanted if key in by_key}
-        pairs = [(key, await self.find(key, tx=tx)) for key in wanted]
-        return {key: value for key, value in pairs if value is not None}
+        runner, template, known = tx or self.postgres, self._templates.many, self._shape
+        by_key: dict[Key, M] = {}
+        for start in range(0, len(wanted), BATCH_MAX):
+            part = wanted[start : start + BATCH_MAX]
+            lists = [part] if len(known.key_columns) == 1 else [list(column) for column in zip(*part, strict=True)]
+            parameters = {f"keys_{i}": column for i, column in enumerate(lists)}
+            records, _ = await runner._run(self._prepared(template, parameters))
+            for record in records:
+                value = known.make(record)
+                by_key[known.key_of(value)] = value
+        return {key: by_key[key] for key in wanted if key in by_key}
 
     async def find_by(self, *where: ColumnElement[bool], tx: Runner | None = None) -> M | None:
         """The one row a unique condition names, or None: `find_by(User.email == "a@b.example")`."""
@@ -140,7 +140,7 @@ class Repository(Generic[M]):
         stand still. Raises InvalidCursor, InvalidValue for a limit out of range.
         """
         known = self._shape
-        template, by = self._templates.listing(tuple(order or ()), after=cursor is not None)
+        template, by = self._templates.listing(read_order(known, order or ()), after=cursor is not None)
         parameters: dict[str, Any] = {"limit_rows": check_limit(limit) + 1}
         if cursor is not None:
             parameters |= read_cursor(by, known, cursor)
@@ -164,20 +164,22 @@ class Repository(Generic[M]):
         order: Sequence[Any] | None = None,
         tx: Transaction | None = None,
         batch_size: int = 500,
-    ) -> AsyncIterator[M]:
-        """All rows that fit, one by one through a server-side cursor, in one snapshot; memory stays at `batch_size` rows."""
-        by = sorting(self._shape, order)
-        statement = select(*self._shape.columns).where(*where).order_by(*by.clauses(self._shape))
-        prepared = prepare(statement, {})
-        if tx is not None:
-            async for value in bulk.stream(tx, prepared, self._shape.make, batch_size):
-                yield value
-            return
-        async with transaction(self.postgres, isolation="repeatable read", read_only=True) as own:
-            async for value in bulk.stream(own, prepared, self._shape.make, batch_size):
+    ) -> AsyncGenerator[M]:
+        """All rows that fit, one by one through a server-side cursor, in one snapshot, `batch_size` rows in memory.
+
+        Leave the loop early inside `async with contextlib.aclosing(...)`, so that the connection is free at once.
+        """
+        known = self._shape
+        prepared = prepare(select(*known.columns).where(*where).order_by(*(order or ()), *known.key_columns), {})
+        async with contextlib.AsyncExitStack() as stack:
+            if tx is None:
+                own = transaction(self.postgres, isolation="repeatable read", read_only=True)
+                tx = await stack.enter_async_context(own)
+            rows = bulk.stream(tx, prepared, known.make, batch_size)
+            async for value in await stack.enter_async_context(contextlib.aclosing(rows)):
                 yield value
 
-    async def lock(self, tx: Runner, key: Key) -> M:
+    async def lock(self, tx: Runner, key: Key, /) -> M:
         """The row as it is now, locked until the transaction ends. Raises NotFound."""
         tx.require_block("lock()")
         records, _ = await tx._run(self._prepared(self._templates.lock, self._key_parameters(key)))
@@ -187,7 +189,7 @@ class Repository(Generic[M]):
 
     # -- writes ------------------------------------------------------------------------------------------------------
 
-    async def create(self, tx: Runner, **values: Any) -> M:
+    async def create(self, tx: Runner, /, **values: Any) -> M:
         """Insert a row and return it with what the database filled in.
 
         Raises AlreadyExists, MissingReference, InvalidValue, all before anything is visible to others.
@@ -196,7 +198,7 @@ class Repository(Generic[M]):
         records, _ = await tx._run(self._prepared(template, self._with_defaults(values, extra)))
         return cast(M, self._shape.make(records[0]))
 
-    async def update(self, tx: Runner, key: Key, *, version: int | None = None, **changes: Any) -> Updated[M]:
+    async def update(self, tx: Runner, key: Key, /, *, version: int | None = None, **changes: Any) -> Updated[M]:
         """Change columns of a row in one statement and return the row before and after.
 
         With `version` it succeeds only against that version. Raises NotFound, VersionConflict (with the row as it is
@@ -213,7 +215,7 @@ class Repository(Generic[M]):
         record = records[0]
         return Updated(self._shape.make(record), self._shape.make([record[i] for i in range(width, 2 * width)]))
 
-    async def upsert(self, tx: Runner, *, on: Sequence[Any], **values: Any) -> Upserted[M]:
+    async def upsert(self, tx: Runner, /, *, on: Sequence[Any], **values: Any) -> Upserted[M]:
         """Insert the row, or change the one that has the same unique `on` columns; one statement, no race.
 
         Raises MissingReference, InvalidValue, and AlreadyExists when another unique constraint is in the way.
@@ -225,7 +227,7 @@ class Repository(Generic[M]):
         record = records[0]
         return Upserted(self._shape.make(record), bool(record[len(self._shape.names)]))
 
-    async def delete(self, tx: Runner, key: Key, *, version: int | None = None) -> M:
+    async def delete(self, tx: Runner, key: Key, /, *, version: int | None = None) -> M:
         """Remove a row and return it as it was. Raises NotFound, VersionConflict, StillReferenced."""
         template = self._templates.delete(versioned=self._versioned(version))
         parameters = self._key_parameters(key) | {"key_version": version}
@@ -262,43 +264,44 @@ class Repository(Generic[M]):
 
     def _shared_loader(self) -> Loader | None:
         known = self._shape
-        if len(known.key_columns) != 1:
+        if len(known.key_columns) != 1 or bind_processor(known.key_columns[0].type) is not None:
             return None
         loader = self.postgres.loaders.get(self.model)
         if loader is None:
             templates = self._templates
-            loader = Loader(self.postgres, templates.get.sql, templates.many_sql, known.make, known.key_of)
+            loader = Loader(self.postgres, templates.get.sql, templates.many.sql, known.make, known.key_of)
             self.postgres.loaders[self.model] = loader
         return cast(Loader, loader)
 
     def _key(self, key: Key) -> Key:
         """The key in the type its column has, so that '5eed…' and UUID('5eed…') are one key. Raises InvalidValue."""
-        kind = self._templates.key_type
-        if type(key) is kind or kind is None:
-            return key
-        if kind is UUID and isinstance(key, str):
-            try:
-                return UUID(key)
-            except ValueError:
-                pass
-        elif isinstance(key, kind) and not isinstance(key, bool):
-            return key
-        raise InvalidValue(
-            f"{self._shape.label}: {key!r} is not a key.",
-            remedy=f"Pass a {kind.__name__}.",
-            field=self._shape.key_names[0],
-        )
-
-    def _key_parameters(self, key: Key) -> dict[str, Any]:
-        if len(self._shape.key_columns) == 1:
-            return {"key_0": self._key(key)}
-        parts = tuple(key) if isinstance(key, (tuple, list)) else (key,)
-        if len(parts) != len(self._shape.key_columns):
+        kinds = self._templates.key_types
+        if len(kinds) == 1:
+            return key if type(key) is kinds[0] else self._key_part(key, kinds[0], 0)
+        if not isinstance(key, (tuple, list)) or len(key) != len(kinds):
             raise InvalidValue(
                 f"{self._shape.label}: {key!r} is not a key.",
                 remedy=f"Pass a tuple of {', '.join(self._shape.key_names)}.",
             )
-        return {f"key_{i}": part for i, part in enumerate(parts)}
+        return tuple(self._key_part(part, kind, i) for i, (part, kind) in enumerate(zip(key, kinds, strict=True)))
+
+    def _key_part(self, part: Any, kind: type[Any], at: int) -> Any:
+        if isinstance(part, kind) and not (isinstance(part, bool) and kind is not bool):
+            return part
+        if kind is UUID and isinstance(part, str):
+            with contextlib.suppress(ValueError):
+                return UUID(part)
+        raise InvalidValue(
+            f"{self._shape.label}: {part!r} is not a key.",
+            remedy=f"Pass a {kind.__name__}.",
+            field=self._shape.key_names[at],
+        )
+
+    def _key_parameters(self, key: Key) -> dict[str, Any]:
+        checked = self._key(key)
+        if len(self._shape.key_columns) == 1:
+            return {"key_0": checked}
+        return {f"key_{i}": part for i, part in enumerate(checked)}
 
     def _versioned(self, version: int | None) -> bool:
         if version is not None and self._shape.version_name is None:
@@ -308,10 +311,10 @@ class Repository(Generic[M]):
         return version is not None
 
     def _attribute(self, item: Any) -> str:
-        name = item if isinstance(item, str) else getattr(item, "key", None)
-        if name not in self._shape.by_name:
-            raise self._unknown(str(name))
-        return cast(str, name)
+        name = self._shape.attribute(item)
+        if name is None:
+            raise self._unknown(str(item))
+        return name
 
     def _names(self, values: Mapping[str, Any]) -> frozenset[str]:
         for name in values:
@@ -324,11 +327,10 @@ class Repository(Generic[M]):
         hint = f"Did you mean '{close[0]}'?" if close else f"It has {', '.join(self._shape.by_name)}."
         return ProgrammingError(f"{self._shape.model.__name__} has no attribute '{name}'.", remedy=hint)
 
-    def _with_defaults(self, values: Mapping[str, Any], extra: tuple[tuple[str, bool], ...]) -> dict[str, Any]:
-        if not extra:
+    def _with_defaults(self, values: Mapping[str, Any], made: _Made) -> dict[str, Any]:
+        if not made:
             return dict(values)
-        by_name = self._shape.by_name
-        return {name: python_default(by_name[name], updating) for name, updating in extra} | dict(values)
+        return {name: python_default(column, updating) for name, column, updating in made} | dict(values)
 
     def _absent(self, key: Key) -> NotFound:
         return NotFound(
@@ -347,6 +349,10 @@ class Repository(Generic[M]):
         )
 
 
+_Made = tuple[tuple[str, Column[Any], bool], ...]
+"""Parameters whose value Python makes: their name, the column, and whether it is its `onupdate=`."""
+
+
 class _Listing(NamedTuple):
     statement: Select[Any]
     compiled: Template
@@ -362,58 +368,53 @@ class _Templates:
         base = select(*known.columns)
         self.get = Template(base.where(*self.by_key), known.make)
         self.lock = Template(base.where(*self.by_key).with_for_update(), known.make)
-        first = known.key_columns[0]
-        self.many_sql = Template(
-            base.where(first == func.any(bindparam("keys", type_=ARRAY(first.type)))), known.make
-        ).sql
-        self.key_type: type[Any] | None = first.type.python_type if len(known.key_columns) == 1 else None
+        self.many = Template(base.where(_any_of(known.key_columns)), known.make)
+        self.key_types: tuple[type[Any], ...] = tuple(_python_type(c) for c in known.key_columns)
         self.old = table("old", *[column(c.name, c.type) for c in known.table.columns])
 
-    def listing(self, order: tuple[Any, ...], *, after: bool) -> tuple[_Listing, Sorting]:
-        signature = ("list", after, tuple(str(item) for item in order))
-        made = self._made.get(signature)
+    def listing(self, order: tuple[tuple[str, bool], ...], *, after: bool) -> tuple[_Listing, Sorting]:
+        made = self._made.get(("list", after, order))
         if made is None:
             by = sorting(self.known, order)
             statement = select(*self.known.columns).order_by(*by.clauses(self.known)).limit(bindparam("limit_rows"))
             if after:
                 binds = [bindparam(f"after_{i}", type_=self.known.by_name[n].type) for i, n in enumerate(by.names)]
                 statement = statement.where(by.after(self.known, binds))
-            made = self._made[signature] = (_Listing(statement, Template(statement, self.known.make)), by)
+            made = self._made["list", after, order] = (_Listing(statement, Template(statement, self.known.make)), by)
         return cast("tuple[_Listing, Sorting]", made)
 
-    def insert(self, names: frozenset[str]) -> tuple[Template, tuple[tuple[str, bool], ...]]:
-        made = self._made.get(("insert", names))
-        if made is None:
-            extra = self._extra(names, updating=False)
-            written = self._binds(names, extra)
-            statement = insert(self.known.table).values(written).returning(*self.known.columns)
-            made = self._made["insert", names] = (Template(statement, self.known.make), extra)
-        return cast("tuple[Template, tuple[tuple[str, bool], ...]]", made)
+    def insert(self, names: frozenset[str]) -> tuple[Template, _Made]:
+        found = self._made.get(("insert", names))
+        if found is None:
+            made = self._defaults(names, updating=False)
+            statement = insert(self.known.table).values(self._binds(names, made))
+            template = Template(statement.returning(*self.known.columns), self.known.make)
+            found = self._made["insert", names] = (template, made)
+        return cast("tuple[Template, _Made]", found)
 
-    def update(self, names: frozenset[str], *, versioned: bool) -> tuple[Template, tuple[tuple[str, bool], ...]]:
-        made = self._made.get(("update", names, versioned))
-        if made is None:
-            extra = self._extra(names, updating=True)
-            statement: Update = update(self.known.table).where(*self.by_key, *self._version(versioned))
+    def update(self, names: frozenset[str], *, versioned: bool) -> tuple[Template, _Made]:
+        found = self._made.get(("update", names, versioned))
+        if found is None:
+            made = self._defaults(names, updating=True)
+            statement = update(self.known.table).where(*self.by_key, *self._version(versioned))
             both = [*(self.old.c[c.name] for c in self.known.columns), *self.known.columns]
-            template = Template(statement.values(self._binds(names, extra)).returning(*both), None)
-            made = self._made["update", names, versioned] = (template, extra)
-        return cast("tuple[Template, tuple[tuple[str, bool], ...]]", made)
+            template = Template(statement.values(self._binds(names, made)).returning(*both), None)
+            found = self._made["update", names, versioned] = (template, made)
+        return cast("tuple[Template, _Made]", found)
 
-    def upsert(self, names: frozenset[str], on: tuple[str, ...]) -> tuple[Template, tuple[tuple[str, bool], ...]]:
-        made = self._made.get(("upsert", names, on))
-        if made is None:
+    def upsert(self, names: frozenset[str], on: tuple[str, ...]) -> tuple[Template, _Made]:
+        found = self._made.get(("upsert", names, on))
+        if found is None:
             known = self.known
-            extra = self._extra(names, updating=False)
-            statement = postgresql.insert(known.table).values(self._binds(names, extra))
-            statement = statement.on_conflict_do_update(
-                index_elements=[known.by_name[n] for n in on],
-                set_={c.name: v for c, v in bulk.changed_columns(known, names, on, statement.excluded).items()},
-            )
+            made = self._defaults(names, updating=False)
+            bulk.require_named(known, on, {*names, *(name for name, _, _ in made)})
+            statement = postgresql.insert(known.table).values(self._binds(names, made))
+            set_, anew = bulk.changes(known, names, on, statement.excluded)
+            statement = statement.on_conflict_do_update(index_elements=[known.by_name[n] for n in on], set_=set_)
             created = self.old.c[known.key_columns[0].name].is_(None)
             template = Template(statement.returning(*known.columns, created.label("created")), None)
-            made = self._made["upsert", names, on] = (template, extra)
-        return cast("tuple[Template, tuple[tuple[str, bool], ...]]", made)
+            found = self._made["upsert", names, on] = (template, (*made, *((n, c, True) for n, c in anew)))
+        return cast("tuple[Template, _Made]", found)
 
     def delete(self, *, versioned: bool) -> Template:
         made = self._made.get(("delete", versioned))
@@ -428,18 +429,34 @@ class _Templates:
         version = self.known.by_name[self.known.version_name]
         return [version == bindparam("key_version", type_=version.type)]
 
-    def _extra(self, names: frozenset[str], *, updating: bool) -> tuple[tuple[str, bool], ...]:
+    def _defaults(self, names: frozenset[str], *, updating: bool) -> _Made:
         """Columns whose value Python makes (`default=` or `onupdate=` that is no SQL expression)."""
-        extra = []
+        made = []
         for name, col in self.known.by_name.items():
             default = col.onupdate if updating else col.default
             if name not in names and default is not None and (default.is_scalar or default.is_callable):
-                extra.append((name, updating))
-        return tuple(extra)
+                made.append((name, col, updating))
+        return tuple(made)
 
-    def _binds(self, names: frozenset[str], extra: tuple[tuple[str, bool], ...]) -> dict[Any, Any]:
-        ordered = [n for n in self.known.by_name if n in names or any(n == e for e, _ in extra)]
-        return {self.known.by_name[n]: bindparam(n, type_=self.known.by_name[n].type) for n in ordered}
+    def _binds(self, names: frozenset[str], made: _Made) -> dict[Any, Any]:
+        written = {*names, *(name for name, _, _ in made)}
+        return {c: bindparam(n, type_=c.type) for n, c in self.known.by_name.items() if n in written}
+
+
+def _any_of(columns: Sequence[Column[Any]]) -> ColumnElement[bool]:
+    """The rows whose key is in the lists `keys_0`, `keys_1`, …, one list per column."""
+    lists = [bindparam(f"keys_{i}", type_=ARRAY(c.type)) for i, c in enumerate(columns)]
+    if len(columns) == 1:
+        return columns[0] == func.any(lists[0])
+    wanted = func.unnest(*lists).table_valued(*(column(f"key_{i}", c.type) for i, c in enumerate(columns)))
+    return tuple_(*columns).in_(select(*wanted.c))
+
+
+def _python_type(key: Column[Any]) -> type[Any]:
+    try:
+        return key.type.python_type
+    except NotImplementedError:
+        return object
 
 
 _TEMPLATES: dict[type[Model], _Templates] = {}

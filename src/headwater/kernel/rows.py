@@ -80,7 +80,8 @@ class Shape:
         if isinstance(item, str):
             return item if item in self.by_name else None
         if isinstance(item, QueryableAttribute):
-            return item.key if item.key in self.by_name and issubclass(self.model, item.class_) else None
+            of_this = inspect(item.parent).mapper.class_ is self.model
+            return item.key if of_this and item.key in self.by_name else None
         return self.name_of.get(item) if isinstance(item, Column) else None
 
     @property

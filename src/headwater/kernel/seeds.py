@@ -1,4 +1,4 @@
-"""Seeds: rows that make a fresh system worth looking at. Deterministic, idempotent, and removable without touching others.
+"""Seeds: rows that make a fresh system worth looking at. Deterministic, idempotent, removable without touching others.
 
 Every seeded row has a key in a range of UUIDs that nothing else is given (`5eed0000-…`, version 8), so that `clear` can
 remove what was seeded and nothing else, without keeping a list.
@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Uuid, and_, bindparam, delete, exists, func, not_, or_, select
+from sqlalchemy import Uuid, and_, delete, exists, func, not_, or_, select
 from sqlalchemy.sql.schema import Table
 
 from headwater.kernel import bulk
@@ -69,7 +69,7 @@ class Sowing:
         self._progress = progress
 
     def key(self, table: str, number: int) -> UUID:
-        """The key of seeded row `number` of `table` (its name with schema): the same in every run and on every machine."""
+        """The key of seeded row `number` of `table` (its name with schema): the same in every run, on every machine."""
         kind = int.from_bytes(blake2b(table.encode(), digest_size=4).digest())
         body = (0x5EED << 112) | (kind << 80) | (8 << 76) | (2 << 62) | (number & (2**62 - 1))
         return UUID(int=body)
@@ -89,7 +89,7 @@ class Sowing:
 
     def _check(self, known: Shape, row: Mapping[str, Any]) -> None:
         key = row.get(known.key_names[0])
-        if not isinstance(key, UUID) or not FIRST_KEY <= key <= LAST_KEY:
+        if not isinstance(key, UUID) or key.version != 8 or not FIRST_KEY <= key <= LAST_KEY:
             raise InvalidValue(
                 f"{known.label}: the seeded row has the key {key!r}, which `clear` would not find.",
                 remedy="Take it from sowing.key().",
@@ -146,10 +146,11 @@ async def clear(headwater: Headwater, *, progress: Progress | None = None) -> Cl
                 continue
             held = [_refers(table, other) for other in ordered if _links(table, other)]
             statement = delete(table).where(_seeded(table), *(not_(h) for h in held))
-            removed[table.fullname] = await tx.execute(statement, first_key=FIRST_KEY, last_key=LAST_KEY)
-            left = await tx.fetch_value(
-                select(func.count()).select_from(table).where(_seeded(table)), first_key=FIRST_KEY, last_key=LAST_KEY
-            )
+            removed[table.fullname] = gone = await tx.execute(statement)
+            while gone and _links(table, table):  # a row that rows of its own table point to goes after them
+                gone = await tx.execute(statement)
+                removed[table.fullname] += gone
+            left = await tx.fetch_value(select(func.count()).select_from(table).where(_seeded(table)))
             if left:
                 kept[table.fullname] = left
             report(table.fullname, removed[table.fullname], None)
@@ -161,8 +162,9 @@ def _is_seedable(table: Table) -> bool:
 
 
 def _seeded(table: Table) -> Any:
+    """A row in the range, of the version nothing else makes: one random key in 65,536 begins like a seeded one."""
     key = next(iter(table.primary_key.columns))
-    return key.between(bindparam("first_key", type_=Uuid()), bindparam("last_key", type_=Uuid()))
+    return and_(key.between(FIRST_KEY, LAST_KEY), func.uuid_extract_version(key) == 8)
 
 
 def _links(table: Table, other: Table) -> bool:
@@ -170,7 +172,7 @@ def _links(table: Table, other: Table) -> bool:
 
 
 def _refers(table: Table, other: Table) -> Any:
-    """A row of `other` points to the row. Seeded ones are gone by now, unless somebody else's row holds them in turn."""
+    """A row of `other` points to the row. Seeded ones are gone by now, unless another's row holds them in turn."""
     alias = other.alias()
     matches = [
         and_(*(alias.c[e.parent.name] == e.column for e in constraint.elements))

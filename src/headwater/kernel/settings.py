@@ -1,10 +1,11 @@
-"""Settings: where the stores are and how the kernel behaves. Read once, from arguments or the environment, never on import."""
+"""Settings: where the stores are and how the kernel behaves. Read once, never on import."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from math import inf
 
 from headwater.kernel.errors import InvalidValue
 
@@ -16,11 +17,11 @@ class Settings:
     `DATABASE_URL` and `REDIS_URL` are understood too, after HEADWATER_DATABASE_URL and HEADWATER_VALKEY_URL.
     """
 
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)
     """PostgreSQL for ordinary work; may be a transaction pooler."""
-    direct_url: str = ""
+    direct_url: str = field(default="", repr=False)
     """PostgreSQL without a pooler: for locks, LISTEN and migrations. Empty means `database_url`."""
-    valkey_url: str = ""
+    valkey_url: str = field(default="", repr=False)
     """Valkey; empty means that there is none."""
     pool_size_max: int = 10
     """Connections one process may hold."""
@@ -35,6 +36,12 @@ class Settings:
     """`database_url` is a transaction pooler: no start-up parameters are sent to it."""
     cors_origins: str = ""
     """Origins that browsers may call the service from, separated by commas."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not least <= value < inf:
+                raise InvalidValue(f"{name} is {value}.", remedy=f"Set it to {least:g} or more.", field=name)
 
     @property
     def direct(self) -> str:
@@ -58,6 +65,15 @@ class Settings:
         return replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # keyword names are checked by replace
 
 
+_LEAST = {
+    "pool_size_max": 1,
+    "pool_wait_seconds": 0,
+    "connect_timeout_seconds": 0.001,
+    "statement_timeout_ms": 0,
+    "transaction_attempts_max": 1,
+}
+
+
 def _parse(name: str, raw: str, kind: str) -> object:
     try:
         if kind == "int":
@@ -69,5 +85,16 @@ def _parse(name: str, raw: str, kind: str) -> object:
             f"HEADWATER_{name.upper()} is '{raw}', which is not a number.", remedy="Set it to a number or unset it."
         ) from None
     if kind == "bool":
-        return raw.strip().lower() in ("1", "true", "yes", "on")
+        word = raw.strip().lower()
+        if word not in _WORDS:
+            raise InvalidValue(
+                f"HEADWATER_{name.upper()} is '{raw}', which is neither true nor false.",
+                remedy="Set it to true or false.",
+            )
+        return _WORDS[word]
     return raw
+
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False} | {
+    "": False
+}

@@ -1,4 +1,4 @@
-"""Translation: what asyncpg and PostgreSQL raise becomes one of our errors, by SQLSTATE and constraint name, not by text."""
+"""Translation: what asyncpg and PostgreSQL raise becomes one of our errors, by SQLSTATE and constraint, not by text."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _constraint(table: Table | None, name: str | None) -> Constraint | None:
 
 
 def _own_message(table: Table | None, constraint: Constraint | None, name: str | None) -> str | None:
-    """The message a model gives itself: `info={"message": ...}` on the constraint, foreign key, index or unique column."""
+    """The message a model gives itself: `info={"message": ...}` on constraint, foreign key, index or unique column."""
     if constraint is not None and "message" in constraint.info:
         return str(constraint.info["message"])
     if isinstance(constraint, ForeignKeyConstraint):
@@ -200,7 +200,7 @@ _KEY_IN_DETAIL = re.compile(r"\(([^()]*)\)=\(")
 
 
 def _on_referred_side(error: Any, constraint: ForeignKeyConstraint) -> bool:
-    """Whether a foreign key was broken by removing the row it refers to: SQLSTATE and constraint are those of both sides.
+    """Whether a foreign key was broken by removing the row it refers to: SQLSTATE and constraint are the same.
 
     The detail lists the columns of the table that was written and ends with the other table's name, in every language.
     """
