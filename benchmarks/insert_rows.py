@@ -27,8 +27,10 @@ async def benchmark(short: bool) -> Findings:
     findings = Findings(
         "insert_rows",
         "Inserting many rows costs what COPY costs.",
-        f"{count:,} rows with keys of the client (uuid4), from mappings in memory to committed rows; raw COPY gets finished "
-        f"tuples. The table is emptied, vacuumed and checkpointed before each run. {fast_rounds} interleaved rounds of the "
+        f"{count:,} rows with keys of the client (uuid4), from mappings in memory to committed rows; "
+        "raw COPY gets finished "
+        f"tuples. The table is emptied, vacuumed and checkpointed before each run. {fast_rounds} "
+        "interleaved rounds of the "
         f"fast ones, {slow_rounds} of all.",
     )
     content = rows(count)
@@ -60,7 +62,7 @@ async def benchmark(short: bool) -> Findings:
             taken: dict[str, list[float]] = {name: [] for name in (*fast, *every)}
             chance = random.Random(5)
             try:
-                for name, work in fast.items():  # warm up: connections, codecs, files of the table
+                for work in fast.values():  # warm up: connections, codecs, files of the table
                     await fill(raw, [])
                     await work()
                 for number in range(fast_rounds):
@@ -79,8 +81,8 @@ async def benchmark(short: bool) -> Findings:
     table = findings.table(f"{count:,} rows", "", "seconds", "x COPY", "ours is")
     for name, seconds in sorted(taken.items(), key=lambda item: median(item[1])):
         middle = median(seconds)
-        times = to_copy if name == OURS else median(s / c for s, c in zip(seconds, taken[COPY]))
-        slower = median(s / o for s, o in zip(seconds, taken[OURS]))
+        times = to_copy if name == OURS else median(s / c for s, c in zip(seconds, taken[COPY], strict=False))
+        slower = median(s / o for s, o in zip(seconds, taken[OURS], strict=False))
         table.add(name, f"{middle:.3f}", f"{times:.2f}", f"{slower:.1f} x" if name != OURS else "")
         findings.figures[name] = {"seconds": middle, "to_copy": times, "ours": slower}
     findings.goal("time, to raw COPY", 1.15, to_copy, at_least=False)

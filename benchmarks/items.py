@@ -53,7 +53,11 @@ def rows(count: int, *, seed: int = 1) -> list[dict[str, Any]]:
             "quantity": chance.randrange(1_000_000),
             "weight": chance.random() * 100,
             "active": chance.random() < 0.9,
-            "data": {"torque": chance.randrange(500), "tags": [chance.choice(_WORDS), chance.choice(_WORDS)], "ip": "65"},
+            "data": {
+                "torque": chance.randrange(500),
+                "tags": [chance.choice(_WORDS), chance.choice(_WORDS)],
+                "ip": "65",
+            },
             "created_at": _EPOCH + timedelta(seconds=number),
             "updated_at": _EPOCH + timedelta(seconds=number * 2),
         }

@@ -41,14 +41,19 @@ async def interleaved(
     chance = random.Random(seed)
     figures = {name: Slices() for name in variants}
     order = list(variants)
-    for number in range(rounds + 1):
-        chance.shuffle(order)
-        gc.collect()
-        for name in order:
-            rate, latencies = await _slice(variants[name], slice_seconds)
-            if number:
-                figures[name].rates.append(rate)
-                figures[name].latencies += latencies
+    gc.collect()
+    gc.freeze()  # what is there now is no garbage of anyone's slice
+    try:
+        for number in range(rounds + 1):
+            chance.shuffle(order)
+            for name in order:
+                rate, latencies = await _slice(variants[name], slice_seconds)
+                gc.collect()  # each variant cleans up after itself, and not in its neighbour's slice
+                if number:
+                    figures[name].rates.append(rate)
+                    figures[name].latencies += latencies
+    finally:
+        gc.unfreeze()
     return figures
 
 

@@ -25,7 +25,11 @@ from headwater import Headwater, Settings, System
 
 CONNECTIONS = 16
 """What each peer's pool may hold. Ours keeps its default of 10."""
-OURS, HELD, SHARED = "headwater", "asyncpg, one held connection per task", "asyncpg, 10 held connections, each behind a lock"
+OURS, HELD, SHARED = (
+    "headwater",
+    "asyncpg, one held connection per task",
+    "asyncpg, 10 held connections, each behind a lock",
+)
 AA = "Advanced Alchemy repository.get"
 GOALS = {1: (0.95, 6), 16: (1.5, 25), 64: (2.8, 45)}
 
@@ -34,7 +38,8 @@ async def benchmark(short: bool) -> Findings:
     findings = Findings(
         "read_by_key",
         "A typed read by primary key costs what the raw driver costs, and less when many tasks read at once.",
-        "Random keys of 20,000 rows; ten columns (uuid x2, text x2, bigint, float, bool, jsonb, timestamptz x2), jsonb decoded. "
+        "Random keys of 20,000 rows; ten columns (uuid x2, text x2, bigint, float, bool, jsonb, "
+        "timestamptz x2), jsonb decoded. "
         "Peers open a session or take a connection for each read; their pools hold 16, ours 10. Asyncio's own loop.",
     )
     content = rows(2_000 if short else 20_000)
@@ -79,13 +84,26 @@ async def benchmark(short: bool) -> Findings:
 def _tell(findings: Findings, tasks: int, figures: dict[str, Slices]) -> None:
     baseline = max((name for name in (HELD, SHARED) if name in figures), key=lambda name: figures[name].rate)
     table = findings.table(
-        f"{tasks} task{'s' if tasks > 1 else ''}; ratio to: {baseline}", "", "ratio", "reads/s", "p50 us", "p99 us", "ours is"
+        f"{tasks} task{'s' if tasks > 1 else ''}; ratio to: {baseline}",
+        "",
+        "ratio",
+        "reads/s",
+        "p50 us",
+        "p99 us",
+        "ours is",
     )
     kept = findings.figures[f"{tasks} tasks"] = {"baseline": baseline}
     for name, slices in sorted(figures.items(), key=lambda item: -item[1].rate):
         to_raw, ours = ratio(slices, figures[baseline]), ratio(figures[OURS], slices)
         p50, p99 = slices.percentile_us(50), slices.percentile_us(99)
-        table.add(name, f"{to_raw:.2f}", f"{slices.rate:,.0f}", f"{p50:,.0f}", f"{p99:,.0f}", f"{ours:.1f} x" if name != OURS else "")
+        table.add(
+            name,
+            f"{to_raw:.2f}",
+            f"{slices.rate:,.0f}",
+            f"{p50:,.0f}",
+            f"{p99:,.0f}",
+            f"{ours:.1f} x" if name != OURS else "",
+        )
         kept[name] = {"ratio": to_raw, "per_second": slices.rate, "p50_us": p50, "p99_us": p99, "ours": ours}
     raw_goal, aa_goal = GOALS[tasks]
     what = f"{tasks} task{'s' if tasks > 1 else ''}"

@@ -34,7 +34,8 @@ async def benchmark(short: bool) -> Findings:
     findings = Findings(
         "update_row",
         "An update that returns the row before and after costs little more than a bare UPDATE.",
-        "Random rows of 20,000, committed durably. Ours returns the old and the new row as values; the bare UPDATE and Core "
+        "Random rows of 20,000, committed durably. Ours returns the old and the new row as values; "
+        "the bare UPDATE and Core "
         "return nothing; the ORMs read, change and flush. Pools hold 16 connections, ours 16 here too.",
     )
     content = rows(2_000 if short else 20_000)
@@ -73,7 +74,13 @@ async def benchmark(short: bool) -> Findings:
                     }
                     figures = await interleaved(variants, rounds=rounds, slice_seconds=seconds)
                     table = findings.table(
-                        f"{tasks} task{'s' if tasks > 1 else ''}", "", "ratio", "updates/s", "p50 us", "p99 us", "ours is"
+                        f"{tasks} task{'s' if tasks > 1 else ''}",
+                        "",
+                        "ratio",
+                        "updates/s",
+                        "p50 us",
+                        "p99 us",
+                        "ours is",
                     )
                     kept: dict[str, Any] = findings.figures.setdefault(f"{tasks} tasks", {})
                     for name, slices in sorted(figures.items(), key=lambda item: -item[1].rate):
@@ -81,7 +88,13 @@ async def benchmark(short: bool) -> Findings:
                         p50, p99 = slices.percentile_us(50), slices.percentile_us(99)
                         cells = (f"{to_bare:.2f}", f"{slices.rate:,.0f}", f"{p50:,.0f}", f"{p99:,.0f}")
                         table.add(name, *cells, f"{faster:.1f} x" if name != AUTOCOMMIT else "")
-                        kept[name] = {"ratio": to_bare, "per_second": slices.rate, "p50_us": p50, "p99_us": p99, "ours": faster}
+                        kept[name] = {
+                            "ratio": to_bare,
+                            "per_second": slices.rate,
+                            "p50_us": p50,
+                            "p99_us": p99,
+                            "ours": faster,
+                        }
             finally:
                 for peer in (core, orm, aa, sqlmodel, piccolo):
                     await peer.close()

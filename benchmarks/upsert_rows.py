@@ -23,7 +23,8 @@ async def benchmark(short: bool) -> Findings:
     findings = Findings(
         "upsert_rows",
         "Upserting many rows is one COPY and one statement.",
-        f"{count:,} rows matched by primary key, from mappings in memory to committed rows; ours also tells how many were "
+        f"{count:,} rows matched by primary key, from mappings in memory to committed rows; ours also "
+        "tells how many were "
         f"new. {rounds} interleaved rounds, {slow_rounds} of Advanced Alchemy.",
     )
     content = rows(count)

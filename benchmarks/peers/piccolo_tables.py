@@ -56,13 +56,13 @@ class Piccolo:
         await self.engine.close_connection_pool()
 
     async def get(self, key: UUID) -> Any:
-        return await Item.objects().get(Item.id == key)
+        return await Item.objects().output(load_json=True).get(Item.id == key)
 
     async def list(self, limit: int) -> Any:
-        return await Item.objects().order_by(Item.id).limit(limit)
+        return await Item.objects().output(load_json=True).order_by(Item.id).limit(limit)
 
     async def list_dicts(self, limit: int) -> Any:
-        return await Item.select().order_by(Item.id).limit(limit)
+        return await Item.select().output(load_json=True).order_by(Item.id).limit(limit)
 
     async def insert(self, content: list[dict[str, Any]]) -> None:
         async with self.engine.transaction():

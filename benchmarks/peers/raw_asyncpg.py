@@ -1,4 +1,4 @@
-"""Raw asyncpg: SQL by hand on connections that are held; jsonb decoded to a dict by msgspec. What everything is measured by.
+"""Raw asyncpg: SQL by hand on connections that are held; jsonb decoded by msgspec. The measure of the others.
 
 Statements stay prepared in asyncpg's own cache. The codec is the fastest we know: json.loads over text would be slower.
 """
