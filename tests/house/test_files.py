@@ -102,7 +102,7 @@ _SQL_CALLS = {
 _IDENTIFIERS_ONLY = {
     "src/headwater/kernel/bulk.py": "table and column names of declared models; the values travel through COPY",
     "src/headwater/kernel/transaction.py": "the numbered name of a savepoint",
-    "src/headwater/kernel/migrations.py": "the name of an index, as PostgreSQL itself quotes it; DROP INDEX takes no parameters",
+    "src/headwater/kernel/migrations.py": "DROP INDEX takes no parameters; PostgreSQL itself quoted the name",
     "src/headwater/embedded/postgres.py": "CREATE DATABASE takes no parameters; both names are constants",
 }
 

@@ -28,6 +28,7 @@ class Settings:
     pool_wait_seconds: float = 5.0
     """How long a caller waits for a free connection before PoolExhausted."""
     connect_timeout_seconds: float = 5.0
+    """How long a new connection may take to be made before Unreachable."""
     statement_timeout_ms: int = 30_000
     """PostgreSQL ends a statement that runs longer; 0 means never."""
     transaction_attempts_max: int = 10
