@@ -50,6 +50,8 @@ async def new_revision(system: System, settings: Settings, module: str, message:
     if owner is None:
         names = ", ".join(m.name for m in system.modules)
         raise InvalidValue(f"The system '{system.name}' has no module '{module}'.", remedy=f"It has: {names}.")
+    for other in system.modules:
+        _ = other.models  # read now, so that the tables that foreign keys refer to are known
     words = re.findall(r"[a-z0-9]+", message.lower())
     if not words:
         raise InvalidValue("A revision needs a message.", remedy='Say what it does: -m "orders get a note".')
