@@ -131,7 +131,7 @@ async def test_nobody_votes_twice_whatever_they_choose(headwater, governance, pe
     await vote(headwater, other, people[0], Choice.AGAINST)
 
 
-async def test_of_many_votes_of_one_user_at_once_exactly_one_counts(headwater, governance, people) -> None:
+async def test_of_many_votes_of_one_user_at_once_exactly_one_counts(headwater, governance, people, crowd) -> None:
     proposal = await active(headwater, people[0])
     outcomes = await asyncio.gather(
         *(vote(headwater, proposal, people[0], Choice.FOR, 5) for _ in range(8)), return_exceptions=True
@@ -165,7 +165,7 @@ async def test_a_vote_on_or_by_nobody_or_without_weight_is_refused(headwater, pe
         await refused(headwater, InvalidValue, "int", vote(headwater, proposal, people[0], Choice.FOR, weight))
 
 
-async def test_32_voters_at_once_are_all_counted_exactly(headwater, governance, people) -> None:
+async def test_32_voters_at_once_are_all_counted_exactly(headwater, governance, people, crowd) -> None:
     chance = random.Random(7)
     proposal = await active(headwater, people[0])
     ballots = [(user_id, chance.choice(list(Choice)), chance.randrange(1, 10**30)) for user_id in people[:32]]
@@ -194,7 +194,7 @@ async def test_a_vote_that_is_rolled_back_was_never_counted(headwater, governanc
     assert (await governance.tally(proposal.id)).voters == 0
 
 
-async def test_a_vote_survives_serializable_callers(headwater, governance, people) -> None:
+async def test_a_vote_survives_serializable_callers(headwater, governance, people, crowd) -> None:
     proposal = await active(headwater, people[0])
 
     async def one(user_id: UUID) -> None:
@@ -313,7 +313,7 @@ async def test_closing_refuses_a_snapshot_that_could_miss_votes(headwater, gover
     assert (await governance.get(proposal.id)).status is ProposalStatus.ACTIVE
 
 
-async def test_a_passed_proposal_is_executed_once(headwater, governance, people) -> None:
+async def test_a_passed_proposal_is_executed_once(headwater, governance, people, crowd) -> None:
     proposal = await active(headwater, people[0], quorum=1)
     await vote(headwater, proposal, people[0], Choice.FOR)
     await refused(

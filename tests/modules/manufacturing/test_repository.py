@@ -144,7 +144,7 @@ async def test_milestones_are_added_while_the_order_is_pending(shop) -> None:
     )
 
 
-async def test_milestones_added_at_the_same_moment_get_positions_of_their_own(shop) -> None:
+async def test_milestones_added_at_the_same_moment_get_positions_of_their_own(shop, crowd) -> None:
     order = await shop.order()
     await asyncio.gather(*(shop.add_milestone(order.id, NewMilestone(title=f"m{n}", amount=1)) for n in range(8)))
     assert [m.position for m in await shop.steps(order)] == list(range(1, 9))
@@ -303,7 +303,7 @@ async def test_steps_refuse_to_run_without_a_transaction(shop, headwater) -> Non
         )
 
 
-async def test_a_cancel_and_an_inspection_at_the_same_moment_leave_one_truth(shop) -> None:
+async def test_a_cancel_and_an_inspection_at_the_same_moment_leave_one_truth(shop, crowd) -> None:
     for _ in range(5):
         order, (step,) = await shop.started(1)
         await shop.advance_milestone(step.id, MilestoneStatus.IN_PROGRESS)
@@ -321,7 +321,7 @@ async def test_a_cancel_and_an_inspection_at_the_same_moment_leave_one_truth(sho
         assert len((await shop.repository.inspections(step.id)).items) == int(inspected)
 
 
-async def test_of_many_starts_at_once_exactly_one_succeeds(shop) -> None:
+async def test_of_many_starts_at_once_exactly_one_succeeds(shop, crowd) -> None:
     order = await shop.order(1)
     outcomes = await asyncio.gather(
         *(shop.advance_order(order.id, ProductionStatus.IN_PRODUCTION) for _ in range(6)), return_exceptions=True

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
 import httpx
 import pytest_asyncio
+from sqlalchemy import select
 
 from headwater.kernel.caller import Caller
 from headwater.kernel.errors import Unauthenticated
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.blockchain.models import Asset, ChainUser
 from headwater.modules.identity.models import User
+from headwater.modules.trading.models import Order
 from headwater.service.app import create_app
 
 
@@ -52,3 +55,17 @@ async def client(headwater: Headwater) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": "Bearer good"}
     async with httpx.AsyncClient(transport=transport, base_url="http://headwater", headers=headers) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture
+async def crowd(headwater: Headwater) -> None:
+    """Every connection of the pool is open and knows the types of the tables: what is started at once meets at once."""
+    together = asyncio.Barrier(headwater.settings.pool_size_max)
+
+    async def one() -> None:
+        async with headwater.transaction() as tx:
+            await together.wait()
+            for model in (Order,):
+                await tx.fetch(select(model).limit(1))
+
+    await asyncio.gather(*(one() for _ in range(headwater.settings.pool_size_max)))

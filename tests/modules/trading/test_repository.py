@@ -140,7 +140,7 @@ async def test_cancelling_an_order_that_does_not_exist_says_so(headwater, tradin
         await trading.cancel_order(headwater.autocommit, uuid4())
 
 
-async def test_of_many_cancels_at_once_exactly_one_succeeds(headwater, trading, people, parts) -> None:
+async def test_of_many_cancels_at_once_exactly_one_succeeds(headwater, trading, people, parts, crowd) -> None:
     order = await place(headwater, people[0], parts[0])
     outcomes = await asyncio.gather(
         *(trading.cancel_order(headwater.autocommit, order.id) for _ in range(8)), return_exceptions=True
