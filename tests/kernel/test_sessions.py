@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from headwater.kernel.sessions import TTL_SECONDS_MAX, Sessions, session_id
 
 
 @pytest_asyncio.fixture
-async def valkey(valkey_server) -> AsyncIterator[Valkey]:
+async def valkey(valkey_server: Any) -> AsyncIterator[Valkey]:
     client = open_valkey(valkey_server.url)
     assert client is not None
     yield client

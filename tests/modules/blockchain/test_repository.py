@@ -9,8 +9,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from headwater.kernel.errors import (
     AlreadyExists,
@@ -483,9 +481,13 @@ async def test_a_pending_transaction_is_settled_once(headwater: Headwater, chain
     assert (confirmed.status, confirmed.block_number, confirmed.version) == (TransactionStatus.CONFIRMED, 7, 2)
     again = await chain.settle_transaction(headwater.autocommit, tx_hash_of(1), status=TransactionStatus.CONFIRMED)
     assert again == confirmed
-    for otherwise in ({"status": TransactionStatus.FAILED}, {"status": TransactionStatus.CONFIRMED, "block_number": 8}):
+    others: tuple[dict[str, Any], ...] = (
+        {"status": TransactionStatus.FAILED},
+        {"status": TransactionStatus.CONFIRMED, "block_number": 8},
+    )
+    for otherwise in others:
         with pytest.raises(StateConflict, match="confirmed"):
-            await chain.settle_transaction(headwater.autocommit, tx_hash_of(1), **otherwise)  # type: ignore[arg-type]
+            await chain.settle_transaction(headwater.autocommit, tx_hash_of(1), **otherwise)
     assert await chain.transaction_by_hash(tx_hash_of(1)) == confirmed
 
 
@@ -587,34 +589,6 @@ async def test_the_database_refuses_prices_that_bypass_the_edge(headwater: Headw
     for price in ("0", "-1", "NaN", "Infinity"):
         with pytest.raises(InvalidValue):
             await prices.create(headwater.autocommit, symbol="X", price=Decimal(price), source="sql", observed_at=NOON)
-
-
-# -- formats ----------------------------------------------------------------------------------------------------------
-
-
-@given(st.binary(min_size=32, max_size=32), st.integers(min_value=1, max_value=10**9))
-def test_what_the_seeds_make_has_the_form_that_is_checked(_: bytes, number: int) -> None:
-    assert formats.checked_wallet(wallet_of(number)) == wallet_of(number)
-    assert formats.checked_tx_hash(tx_hash_of(number)) == tx_hash_of(number)
-
-
-@given(st.text())
-def test_whatever_the_text_a_format_returns_it_or_says_invalid_value(text: str) -> None:
-    for check in (formats.checked_wallet, formats.checked_tx_hash, formats.checked_symbol, formats.checked_name):
-        try:
-            stored = check(text)
-        except InvalidValue as refused:
-            assert refused.detail["field"] and refused.remedy
-        else:
-            assert check(stored) == stored
-
-
-@given(st.decimals())
-def test_a_price_is_kept_exactly_or_refused(price: Decimal) -> None:
-    try:
-        assert formats.checked_price(price) is price
-    except InvalidValue:
-        assert not (price.is_finite() and Decimal("0.01") <= price <= 10**9 and price == round(price, 2))
 
 
 def test_the_text_search_is_declared_once_for_index_and_query() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import msgspec
-import pytest
+import pytest_asyncio
 
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.module import System
@@ -22,8 +24,8 @@ SYSTEM = System("seeded", [identity.MODULE, blockchain.MODULE])
 ENTITIES = (User, ChainUser, Asset, ChainTransaction, PriceFeed)
 
 
-@pytest.fixture
-async def two(settings: Settings):
+@pytest_asyncio.fixture
+async def two(settings: Settings) -> AsyncIterator[Headwater]:
     async with Headwater.open(SYSTEM, settings) as opened:
         yield opened
 
