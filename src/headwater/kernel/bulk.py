@@ -192,7 +192,7 @@ def _tuples(
 ) -> Iterator[tuple[Any, ...]]:
     known = batch.known
     processors = [(n, bind_processor(known.by_name[n].type)) for n in names]
-    defaults = [known.by_name[n] for n in made]
+    defaults = [(n, bind_processor(known.by_name[n].type), known.by_name[n]) for n in made]
     plain = not made and not any(p for _, p in processors)
     for row in rows:
         batch.row += 1
@@ -211,9 +211,13 @@ def _tuples(
             yield values
             continue
         yield (
-            *(v if p is None or v is None else bound(p, n, v) for (n, p), v in zip(processors, values, strict=True)),
-            *(python_default(c, False) for c in defaults),
+            *(_wired(p, n, v) for (n, p), v in zip(processors, values, strict=True)),
+            *(_wired(p, n, python_default(c, False)) for n, p, c in defaults),
         )
+
+
+def _wired(process: Callable[[Any], Any] | None, name: str, value: Any) -> Any:
+    return value if process is None or value is None else bound(process, name, value)
 
 
 def _uneven(batch: _Batch, row: Any) -> InvalidValue:

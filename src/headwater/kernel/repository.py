@@ -73,8 +73,9 @@ class Repository(Generic[M]):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for base in getattr(cls, "__orig_bases__", ()):
-            if get_origin(base) is Repository and isinstance(get_args(base)[0], type):
-                cls.model = get_args(base)[0]
+            entity = get_args(base)[0] if get_origin(base) is Repository else None
+            if isinstance(entity, type) and issubclass(entity, Model):
+                cls.model = entity
 
     def __init__(self, postgres: Postgres, model: type[M] | None = None) -> None:
         if model is not None:
@@ -448,7 +449,9 @@ def _any_of(columns: Sequence[Column[Any]]) -> ColumnElement[bool]:
     lists = [bindparam(f"keys_{i}", type_=ARRAY(c.type)) for i, c in enumerate(columns)]
     if len(columns) == 1:
         return columns[0] == func.any(lists[0])
-    wanted = func.unnest(*lists).table_valued(*(column(f"key_{i}", c.type) for i, c in enumerate(columns)))
+    wanted = (
+        func.unnest(*lists).table_valued(*(column(f"key_{i}", c.type) for i, c in enumerate(columns))).render_derived()
+    )
     return tuple_(*columns).in_(select(*wanted.c))
 
 

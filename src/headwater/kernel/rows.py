@@ -122,18 +122,31 @@ def result_processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     """How a decoded asyncpg value becomes the Python value of its SQLAlchemy type, or None where it already is."""
     if isinstance(kind, JSON):
         return None
-    implementation = kind.dialect_impl(DIALECT)
     plain = getattr(kind, "impl_instance", kind)  # below a TypeDecorator
+    if isinstance(kind, ARRAY) and not kind.as_tuple and result_processor(kind.item_type) is None:
+        return None
     inner = plain.item_type if isinstance(plain, ARRAY) else plain
     oid = _OID_FLOAT8 if isinstance(inner, Float) else _OID_NUMERIC if isinstance(inner, Numeric) else None
-    return cast("Callable[[Any], Any] | None", implementation.result_processor(DIALECT, oid))
+    return cast("Callable[[Any], Any] | None", kind.dialect_impl(DIALECT).result_processor(DIALECT, oid))
 
 
 def bind_processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     """How a Python value of a SQLAlchemy type becomes what asyncpg encodes, or None where it already is."""
     if isinstance(kind, JSON):
         return None
-    return cast("Callable[[Any], Any] | None", kind.dialect_impl(DIALECT).bind_processor(DIALECT))
+    if isinstance(kind, ARRAY) and bind_processor(kind.item_type) is None:
+        return None
+    process = cast("Callable[[Any], Any] | None", kind.dialect_impl(DIALECT).bind_processor(DIALECT))
+    if process is None or not isinstance(kind, ARRAY):
+        return process
+    each = process
+
+    def process_array(value: Any) -> Any:
+        if isinstance(value, (str, bytes)):  # SQLAlchemy would make an array of its characters
+            raise TypeError(f"an array is a list, not {type(value).__name__}")
+        return each(value)
+
+    return process_array
 
 
 def _tuple_getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
