@@ -15,7 +15,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from headwater.embedded.home import Home
 from headwater.embedded.postgres import EmbeddedPostgres
+from headwater.embedded.processes import ProcessIdentity
 from headwater.embedded.valkey import EmbeddedValkey
 from headwater.kernel.settings import Settings
 
@@ -35,7 +37,7 @@ class PostgresServer:
     async def create(self, *, template: str = "template0") -> str:
         """A new database, copied from `template`; its name."""
         name = f"test_{uuid4().hex[:12]}"
-        await self._execute(f'create database "{name}" template "{template}"')
+        await self._execute(f'create database "{name}" template "{template}" strategy file_copy')
         return name
 
     async def drop(self, name: str) -> None:
@@ -72,8 +74,21 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server_home() -> Iterator[Path]:
-    """The home of the servers of this run. A killed run takes its servers with it and leaves only this folder."""
-    folder = Path(tempfile.mkdtemp(prefix="headwater-tests-"))
+    """The home of the servers of this run, in memory where there is room: a database per test is hundreds of files.
+
+    A killed run takes its servers with it and leaves only this folder; the next run removes it.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 2**30
+    place = memory if roomy else Path(tempfile.gettempdir())
+    for left in place.glob("headwater-tests-*"):
+        owner = Home(left).read("owner")
+        if owner and not ProcessIdentity(owner["pid"], owner["started"]).alive and left.stat().st_uid == os.geteuid():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="headwater-tests-", dir=place))
+    this = ProcessIdentity.of(os.getpid())
+    assert this is not None
+    Home(folder).write("owner", {"pid": this.pid, "started": this.started})
     yield folder / "home"
     shutil.rmtree(folder)
 
@@ -128,9 +143,8 @@ def settings(database: str, valkey_server: ValkeyServer) -> Settings:
 @pytest_asyncio.fixture
 async def headwater(settings: Settings) -> AsyncIterator[Headwater]:
     """The opened data layer of the system that has every module."""
-    from headwater.systems.everything import EVERYTHING
-
     from headwater.kernel.lifecycle import Headwater
+    from headwater.systems.everything import EVERYTHING
 
     async with Headwater.open(EVERYTHING, settings) as opened:
         yield opened

@@ -59,6 +59,8 @@ _CARELESS = {
     "summarize_wal": "off",
     "autovacuum_naptime": "10min",  # or it would hold the template database open while a test copies it
     "shared_buffers": "128MB",
+    "max_wal_size": "128MB",
+    "checkpoint_timeout": "1h",
 }
 _READY_SECONDS_MAX = 120.0  # crash recovery of a large cluster takes its time
 _PORT_ATTEMPTS_MAX = 5
