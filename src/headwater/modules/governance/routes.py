@@ -24,11 +24,6 @@ from headwater.kernel.transaction import Transaction
 from headwater.modules.governance.models import Choice, Proposal, ProposalStatus, Vote
 from headwater.modules.governance.repository import GovernanceRepository, ProposalWithTally
 
-YEARS = (2000, 9000)
-"""Instants outside are mistakes, and near the ends of the calendar a change of zone overflows."""
-
-Instant = Annotated[datetime, Meta(tz=True, description="With a zone, in the years 2000 to 9000.")]
-
 
 class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A draft. `quorum` is the weight that must vote at all for a decision."""
@@ -36,14 +31,9 @@ class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     proposer_id: UUID
     title: Annotated[str, Meta(min_length=1, max_length=200)]
     description: Annotated[str, Meta(max_length=20_000)] = ""
-    voting_starts_at: Instant
-    voting_ends_at: Instant
+    voting_starts_at: datetime
+    voting_ends_at: datetime
     quorum: Amount
-
-    def __post_init__(self) -> None:
-        for instant in (self.voting_starts_at, self.voting_ends_at):
-            if not YEARS[0] <= instant.year <= YEARS[1]:
-                raise ValueError(f"The year {instant.year} is not between {YEARS[0]} and {YEARS[1]}")
 
 
 class NewVote(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -40,11 +40,8 @@ from headwater.modules.manufacturing.repository import (
 )
 
 QUANTITY_MAX = 1_000_000_000
-YEARS = (2000, 9000)
-"""Instants outside are mistakes, and near the ends of the calendar a change of zone overflows."""
 
 Title = Annotated[str, Meta(min_length=1, max_length=200)]
-Instant = Annotated[datetime, Meta(tz=True, description="With a zone, in the years 2000 to 9000.")]
 
 
 class MilestoneBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -52,11 +49,8 @@ class MilestoneBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     title: Title
     amount: PositiveAmount
-    due_at: Instant | None = None
+    due_at: datetime | None = None
     position: Annotated[int, Meta(ge=1, le=1_000)] | None = None
-
-    def __post_init__(self) -> None:
-        _require_year(self.due_at)
 
     def agreed(self) -> NewMilestone:
         """What the repository takes."""
@@ -71,10 +65,7 @@ class NewManufacturingOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=
     quantity: Annotated[int, Meta(ge=1, le=QUANTITY_MAX)]
     specifications: dict[str, Any] = {}
     milestones: Annotated[list[MilestoneBody], Meta(max_length=MILESTONES_MAX)] = []
-    due_at: Instant | None = None
-
-    def __post_init__(self) -> None:
-        _require_year(self.due_at)
+    due_at: datetime | None = None
 
 
 class OrderStep(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -112,11 +103,6 @@ class Paging(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     cursor: str | None = None
-
-
-def _require_year(instant: datetime | None) -> None:
-    if instant is not None and not YEARS[0] <= instant.year <= YEARS[1]:
-        raise ValueError(f"The year {instant.year} is not between {YEARS[0]} and {YEARS[1]}")
 
 
 async def list_orders(query: ManufacturingOrderQuery, manufacturing: ManufacturingRepository) -> Page[Order]:
