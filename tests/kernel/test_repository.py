@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func
+from tests.kernel.shop import Category, Color, Counter, Option, Paint, Product, Review, Shelf, SqlDefault
 
 from headwater.kernel.errors import (
     AlreadyExists,
@@ -26,7 +27,6 @@ from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.repository import Repository
 from headwater.kernel.rows import as_dict
 from headwater.kernel.transaction import Transaction
-from tests.kernel.shop import Category, Color, Counter, Option, Paint, Product, Review, Shelf, SqlDefault
 
 
 class ProductRepository(Repository[Product]):
@@ -42,7 +42,9 @@ def products(hw: Headwater) -> ProductRepository:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_row_comes_back_as_it_was_written_whatever_its_types(hw: Headwater, products: ProductRepository) -> None:
+async def test_a_row_comes_back_as_it_was_written_whatever_its_types(
+    hw: Headwater, products: ProductRepository
+) -> None:
     given: dict[str, Any] = {
         "name": "Gripper",
         "price": 10**37 + 1,
@@ -127,7 +129,13 @@ async def test_keys_of_two_columns_work_in_every_verb(hw: Headwater) -> None:
     assert (await shelves.delete(hw.autocommit, ("b", 1))).number == 1
     page = await shelves.list(limit=3)
     rest = await shelves.list(limit=3, cursor=page.next)
-    assert [(s.warehouse, s.number) for s in page.items + rest.items] == [("a", 1), ("a", 2), ("a", 3), ("b", 2), ("b", 3)]
+    assert [(s.warehouse, s.number) for s in page.items + rest.items] == [
+        ("a", 1),
+        ("a", 2),
+        ("a", 3),
+        ("b", 2),
+        ("b", 3),
+    ]
     for wrong in ("a", ("a",), ("a", 1, 2), ("a", "1"), (1, 1), None):
         with pytest.raises(InvalidValue, match="is not a key"):
             await shelves.get(wrong)
@@ -244,9 +252,9 @@ async def test_an_unknown_attribute_is_refused_with_the_name_that_was_meant(
         products.update(hw.autocommit, uuid4(), nam="x"),
         products.upsert(hw.autocommit, on=["name"], nam="x"),
     ):
-        with pytest.raises(ProgrammingError, match="no attribute 'nam'. Did you mean 'name'"):
+        with pytest.raises(ProgrammingError, match=r"no attribute 'nam'\. Did you mean 'name'"):
             await call
-    with pytest.raises(ProgrammingError, match="no attribute 'metadata'. Did you mean 'metadata_'"):
+    with pytest.raises(ProgrammingError, match=r"no attribute 'metadata'\. Did you mean 'metadata_'"):
         await products.create(hw.autocommit, name="x", metadata={})
     with pytest.raises(ProgrammingError):
         await products.upsert(hw.autocommit, on=[Review.author], name="x")
@@ -270,9 +278,12 @@ async def test_update_can_set_null_and_change_the_key(hw: Headwater, products: P
     other = uuid4()
     new = (await products.update(hw.autocommit, made.id, note=None, options=None, id=other)).new
     assert (new.note, new.options, new.id) == (None, None, other)
-    assert await hw.postgres.fetch_value(
-        func.count().select().select_from(Product.__table__).where(Product.options.is_(None))
-    ) == 1
+    assert (
+        await hw.postgres.fetch_value(
+            func.count().select().select_from(Product.__table__).where(Product.options.is_(None))
+        )
+        == 1
+    )
 
 
 async def test_python_and_sql_onupdate_are_applied(hw: Headwater) -> None:
@@ -576,9 +587,7 @@ async def test_two_bulk_upserts_in_opposite_order_do_not_deadlock(hw: Headwater,
     await asyncio.gather(upsert(forward), upsert(forward[::-1]))
 
 
-async def test_bulk_upserts_of_one_shape_leave_no_statements_behind(
-    hw: Headwater, products: ProductRepository
-) -> None:
+async def test_bulk_upserts_of_one_shape_leave_no_statements_behind(hw: Headwater, products: ProductRepository) -> None:
     async with hw.transaction() as tx:
         await products.bulk_upsert(tx, rows(3), on=["name"])
         before = len(tx._link.statements)
@@ -610,8 +619,6 @@ async def test_a_stream_left_early_gives_its_connection_back(hw: Headwater, prod
     assert hw.postgres.figures().in_use == 0
     async for _ in products.stream():
         break
-    while hw.postgres.figures().in_use:  # without aclosing the loop closes it, at its next turns
-        await asyncio.sleep(0)
     assert await products.count() == 1_000
 
 
@@ -619,7 +626,7 @@ async def test_a_stream_inside_a_transaction_sees_what_it_wrote(hw: Headwater, p
     async with hw.transaction() as tx:
         await products.bulk_insert(tx, rows(50))
         assert len([v async for v in products.stream(tx=tx)]) == 50
-        assert [v async for v in products.stream(Product.name == "p7", tx=tx)][0].price == 7
+        assert [v.price async for v in products.stream(Product.name == "p7", tx=tx)] == [7]
     async with hw.transaction() as tx:
         async for value in products.stream(tx=tx, batch_size=10):
             await products.update(tx, value.id, note="seen")

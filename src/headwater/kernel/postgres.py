@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ Connection: TypeAlias = "asyncpg.Connection[Any]"
 _decode_json = msgspec.json.Decoder().decode
 _encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
+_serial = itertools.count(1)
 _PING = Prepared("SELECT 1", (), None, True)
 
 STATEMENTS_MAX = 500
@@ -52,7 +54,8 @@ class Link:
         """The statement, prepared on this connection now or earlier."""
         statement = self.statements.get(sql)
         if statement is None:
-            statement = await self.connection.prepare(sql, record_class=Record)
+            # Named, or else PostgreSQL would not refuse a plan whose columns have changed since.
+            statement = await self.connection.prepare(sql, name=f"headwater_{next(_serial)}", record_class=Record)
             if len(self.statements) >= STATEMENTS_MAX:
                 self.statements.pop(next(iter(self.statements)))
             self.statements[sql] = statement

@@ -153,7 +153,9 @@ async def _begin_on(link: Link, postgres: Postgres, begin: str) -> None:
 async def _commit(link: Link) -> None:
     try:
         outcome = await link.connection.execute("COMMIT")
-    except BROKEN as error:
+    except (*BROKEN, asyncpg.InterfaceError) as error:
+        if isinstance(error, asyncpg.InterfaceError) and not link.connection.is_closed():
+            raise
         raise Unreachable(
             "The connection broke during COMMIT; the transaction may or may not have been committed.",
             remedy="Read what it wrote before you try again.",

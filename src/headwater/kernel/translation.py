@@ -29,6 +29,7 @@ BROKEN = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
+    asyncpg.InternalClientError,  # what the driver raises when it is told of the end between two statements
     OSError,
     EOFError,
 )
