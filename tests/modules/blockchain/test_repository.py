@@ -20,10 +20,10 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.rows import as_dict
 from headwater.modules.blockchain import formats, routes
 from headwater.modules.blockchain.models import (
     REPUTATION_SCORE_MAX,
-    Asset,
     ChainTransaction,
     ChainUser,
     PriceFeed,
@@ -413,11 +413,9 @@ async def test_search_uses_its_index(headwater: Headwater) -> None:
     async with headwater.transaction() as tx:
         await tx.connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off")
         plan = await tx.connection.fetch(
-            "EXPLAIN SELECT id FROM blockchain.assets WHERE"
-            " blockchain.asset_text(symbol, name, asset_type, description, specifications)"
-            " @@ blockchain.asset_query('servo')"
+            "EXPLAIN SELECT id FROM blockchain.assets WHERE search @@ blockchain.asset_query('servo')"
         )
-    assert any("assets_text_idx" in row[0] for row in plan)
+    assert any("assets_search_idx" in row[0] for row in plan)
 
 
 # -- transactions -----------------------------------------------------------------------------------------------------
@@ -591,6 +589,8 @@ async def test_the_database_refuses_prices_that_bypass_the_edge(headwater: Headw
             await prices.create(headwater.autocommit, symbol="X", price=Decimal(price), source="sql", observed_at=NOON)
 
 
-def test_the_text_search_is_declared_once_for_index_and_query() -> None:
-    index = next(i for i in Asset.__table__.indexes if i.name == "assets_text_idx")  # type: ignore[attr-defined]
-    assert "blockchain.asset_text(symbol, name, asset_type, description, specifications)" in str(index.expressions[0])
+async def test_reading_an_asset_does_not_carry_its_words_along(headwater: Headwater, assets: AssetRepository) -> None:
+    asset = await assets.create_asset(headwater.autocommit, issuer_id=await _issuer(headwater), **_part())
+    assert "search" not in as_dict(asset)
+    with pytest.raises(AttributeError, match="not part of a value"):
+        _ = asset.search

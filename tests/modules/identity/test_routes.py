@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -138,13 +139,16 @@ async def test_only_an_administrator_issues_lists_and_revokes_keys(
         assert (await other.get("/api/admin/migration-status")).status_code == 403
     assert (await anyone.get("/api/admin/keys")).status_code == 401
     admin = await client_with_role("admin")
-    issued = await admin.post("/api/admin/keys", json=body)
+    issued = await admin.post("/api/admin/keys", json=body | {"lifetime_days": 2})
     assert issued.status_code == 201
     scanner = await client_of(issued.json()["key"])
     assert (await scanner.get("/api/auth/me")).json()["name"] == "scanner"
     listed = (await admin.get("/api/admin/keys", params={"limit": 1})).json()
     assert listed["items"][0]["id"] == issued.json()["id"]
     assert "key_hash" not in listed["items"][0]
+    left = datetime.fromisoformat(listed["items"][0]["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=1) < left <= timedelta(days=2)
+    assert (await admin.post("/api/admin/keys", json=body | {"lifetime_days": 0})).status_code == 422
     revoked = await admin.delete(f"/api/admin/keys/{issued.json()['id']}")
     assert revoked.status_code == 200
     assert revoked.json()["revoked_at"]

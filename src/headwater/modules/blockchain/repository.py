@@ -96,14 +96,10 @@ class AssetRepository(Repository[Asset]):
         """
         where: list[ColumnElement[bool]] = []
         if words is not None and words.strip():
-            where.append(_TEXT.op("@@", return_type=None)(func.blockchain.asset_query(words)))
+            where.append(Asset.search.bool_op("@@")(func.blockchain.asset_query(words)))
         if asset_type is not None:
             where.append(Asset.asset_type == asset_type)
         return await self.list(*where, order=(Asset.name,), limit=limit, cursor=cursor, tx=tx)
-
-
-# As in the index assets_text_idx, or PostgreSQL does not use it.
-_TEXT = func.blockchain.asset_text(Asset.symbol, Asset.name, Asset.asset_type, Asset.description, Asset.specifications)
 
 
 def _checked_asset(values: dict[str, Any]) -> dict[str, Any]:

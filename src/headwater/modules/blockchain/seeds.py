@@ -45,7 +45,7 @@ async def seed(sowing: Sowing) -> None:
         assets = max(1, int(sowing.rows * ASSET_SHARE))
         transactions = max(1, int(sowing.rows * TRANSACTION_SHARE))
         prices_each = min(PRICES_EACH_MAX, max(1, math.ceil(sowing.rows * PRICE_SHARE / assets)))
-    wallets = [number for number in range(1, users + 1) if number % _WITHOUT_WALLET or number == users]
+    wallets = [number for number in range(1, users + 1) if number % _WITHOUT_WALLET]
     await sowing.plant(ChainUser, _chain_users(sowing, wallets), total=len(wallets))
     await sowing.plant(Asset, _assets(sowing, assets, wallets[:_ISSUERS]), total=assets)
     await sowing.plant(ChainTransaction, _transactions(sowing, transactions, wallets, assets), total=transactions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -127,7 +127,7 @@ class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: Name
     role: Annotated[str, Meta(min_length=1, max_length=64)]
     user_id: UUID | None = None
-    expires_at: datetime | None = None
+    lifetime_days: Annotated[int, Meta(ge=1, le=3_650, description="It expires after so many days.")] | None = None
 
 
 class KeyShownOnce(msgspec.Struct, kw_only=True):
@@ -228,7 +228,8 @@ async def issue_key(
     role = await roles.find(body.role, tx=tx)
     for scope in role.scopes if role else ():
         caller.require(scope)  # nobody hands out more than they have
-    issued = await keys.issue(tx, name=body.name, role=body.role, user_id=body.user_id, expires_at=body.expires_at)
+    expires_at = None if body.lifetime_days is None else datetime.now(UTC) + timedelta(days=body.lifetime_days)
+    issued = await keys.issue(tx, name=body.name, role=body.role, user_id=body.user_id, expires_at=expires_at)
     return KeyShownOnce(id=issued.id, name=issued.name, role=issued.role, key=issued.key)
 
 
@@ -388,7 +389,7 @@ ROUTES: tuple[Route, ...] = (
         status=201,
         scope="identity:api_key:admin",
         raises=(MissingReference, InvalidValue, Forbidden),
-        body_example={"name": "warehouse scanner", "role": "writer"},
+        body_example={"name": "warehouse scanner", "role": "writer", "lifetime_days": 365},
         answer_example={
             "id": _KEY_ID,
             "name": "warehouse scanner",

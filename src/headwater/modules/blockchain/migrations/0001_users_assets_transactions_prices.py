@@ -30,32 +30,6 @@ def upgrade() -> None:
         schema="blockchain",
     )
 
-    op.create_table(
-        "assets",
-        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
-        sa.Column("asset_type", sa.Text(), nullable=False),
-        sa.Column("issuer_id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("symbol", sa.Text(), nullable=False),
-        sa.Column("description", sa.Text(), server_default="", nullable=False),
-        sa.Column("specifications", postgresql.JSONB(), server_default="{}", nullable=False),
-        sa.Column("metadata", postgresql.JSONB(), server_default="{}", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
-        sa.Column("version", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="assets_pkey"),
-        sa.UniqueConstraint("symbol", name="assets_symbol_key"),
-        sa.ForeignKeyConstraint(["issuer_id"], ["blockchain.users.user_id"], name="assets_issuer_id_fkey"),
-        sa.CheckConstraint("length(asset_type) BETWEEN 1 AND 64", name=op.f("assets_asset_type_check")),
-        sa.CheckConstraint("length(name) BETWEEN 1 AND 200", name=op.f("assets_name_check")),
-        sa.CheckConstraint("length(symbol) BETWEEN 1 AND 32", name=op.f("assets_symbol_check")),
-        sa.CheckConstraint("jsonb_typeof(specifications) = 'object'", name=op.f("assets_specifications_check")),
-        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("assets_metadata_check")),
-        schema="blockchain",
-    )
-    op.create_index("assets_asset_type_name_idx", "assets", ["asset_type", "name", "id"], schema="blockchain")
-    op.create_index("assets_name_idx", "assets", ["name", "id"], schema="blockchain")
-    op.create_index("assets_issuer_id_idx", "assets", ["issuer_id"], schema="blockchain")
     # Each word twice: as written ('simple', so that the beginning of a word finds it) and as its English stem.
     # The body is parsed here and now (RETURN), so it does not depend on the search_path of a restore.
     op.execute("""
@@ -69,6 +43,38 @@ def upgrade() -> None:
             || setweight(to_tsvector('pg_catalog.english', description), 'B')
             || setweight(jsonb_to_tsvector('pg_catalog.simple', specifications, '["string", "key"]'), 'C')
     """)
+    op.create_table(
+        "assets",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("asset_type", sa.Text(), nullable=False),
+        sa.Column("issuer_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("symbol", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), server_default="", nullable=False),
+        sa.Column("specifications", postgresql.JSONB(), server_default="{}", nullable=False),
+        sa.Column("metadata", postgresql.JSONB(), server_default="{}", nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
+        sa.Column(
+            "search",
+            postgresql.TSVECTOR(),
+            sa.Computed("blockchain.asset_text(symbol, name, asset_type, description, specifications)", persisted=True),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("id", name="assets_pkey"),
+        sa.UniqueConstraint("symbol", name="assets_symbol_key"),
+        sa.ForeignKeyConstraint(["issuer_id"], ["blockchain.users.user_id"], name="assets_issuer_id_fkey"),
+        sa.CheckConstraint("length(asset_type) BETWEEN 1 AND 64", name=op.f("assets_asset_type_check")),
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 200", name=op.f("assets_name_check")),
+        sa.CheckConstraint("length(symbol) BETWEEN 1 AND 32", name=op.f("assets_symbol_check")),
+        sa.CheckConstraint("jsonb_typeof(specifications) = 'object'", name=op.f("assets_specifications_check")),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("assets_metadata_check")),
+        schema="blockchain",
+    )
+    op.create_index("assets_asset_type_name_idx", "assets", ["asset_type", "name", "id"], schema="blockchain")
+    op.create_index("assets_name_idx", "assets", ["name", "id"], schema="blockchain")
+    op.create_index("assets_issuer_id_idx", "assets", ["issuer_id"], schema="blockchain")
     # What a person types, as a query: English inflections; or the words as written, of which the last may be cut off.
     # A negation is taken by its English stem alone, because either half of an OR could let through what it excludes.
     op.execute("""
@@ -78,13 +84,7 @@ def upgrade() -> None:
                     THEN (websearch_to_tsquery('pg_catalog.simple', words)::text || ':*')::tsquery
                     ELSE ''::tsquery END
     """)
-    op.create_index(
-        "assets_text_idx",
-        "assets",
-        [sa.text("blockchain.asset_text(symbol, name, asset_type, description, specifications)")],
-        schema="blockchain",
-        postgresql_using="gin",
-    )
+    op.create_index("assets_search_idx", "assets", ["search"], schema="blockchain", postgresql_using="gin")
 
     op.create_table(
         "transactions",
