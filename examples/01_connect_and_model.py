@@ -27,14 +27,21 @@ async def main() -> None:
         products = headwater.repository(Product)
 
         async with headwater.transaction() as tx:
-            made = await products.create(tx, name="Servo 20 kg", price=Decimal("19.90"))
+            servo = await products.create(tx, name="Servo 20 kg", price=Decimal("19.90"))
+            await products.create(tx, name="Bearing 608", price=Decimal("0.80"), stock=400)
 
-        read = await products.get(made.id)
-        print(type(read).__name__, isinstance(read, Product), read == made)
-        print(read.name, read.price, read.stock, read.version)
+        read = await products.get(servo.id)
+        print(isinstance(read, Product), read == servo, read.name, read.price, read.version)
+
+        page = await products.list(Product.price < 10, order=(Product.name.asc(),), limit=20)
+        print([product.name for product in page.items], page.next)
+
+        async with headwater.transaction() as tx:
+            old, new = await products.update(tx, servo.id, version=read.version, stock=25)
+        print(old.stock, "->", new.stock, "version", new.version)
 
         try:
-            read.stock = 5  # a value is what was read; it does not change under anybody's hands
+            read.stock = 5  # a value is what was read; nothing changes under your hands
         except AttributeError as error:
             print(error)
 
@@ -42,6 +49,7 @@ async def main() -> None:
 asyncio.run(main())
 
 # It prints:
-# Product True True
-# Servo 20 kg 19.90 0 1
+# True True Servo 20 kg 19.90 1
+# ['Bearing 608'] None
+# 0 -> 25 version 2
 # Product.stock cannot be changed: a value is immutable. Write with Repository.update(), or load it in an orm_session().

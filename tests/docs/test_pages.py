@@ -208,6 +208,17 @@ def test_the_python_of_a_page_is_python_and_imports_what_exists(page: Path) -> N
                         importlib.import_module(f"{node.module}.{alias.name}")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_quotes_stands_there(page: Path) -> None:
+    """A block marked from=FILE is a part of that file; output is quoted from the comment at its end."""
+    for block in _blocks(page):
+        action, _, name = block.what.partition("=")
+        if action == "from":
+            text = (ROOT / name).read_text(encoding="utf-8")
+            quoted = block.body if block.kind == "python" else "".join(f"# {x}\n" for x in block.body.splitlines())
+            assert quoted in text, f"{page.name}:{block.line} is not in {name}"
+
+
 def _headwater_lines(page: Path) -> Iterator[str]:
     for block in _blocks(page):
         if block.kind in ("console", "sh"):

@@ -41,11 +41,12 @@ def test_the_reference_is_up_to_date(generate: ModuleType) -> None:
 def test_a_page_that_was_edited_by_hand_is_noticed(
     generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = generate.stale()
     for page in REFERENCE.glob("*.md"):
         (tmp_path / page.name).write_text(page.read_text())
     (tmp_path / "settings.md").write_text("# Settings\n")
     monkeypatch.setattr(generate, "REFERENCE", tmp_path)
-    assert generate.stale() == ["settings"]
+    assert set(generate.stale()) - set(before) == {"settings"}
 
 
 def test_every_page_of_the_reference_is_generated(generate: ModuleType) -> None:

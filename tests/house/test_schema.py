@@ -7,10 +7,11 @@ from typing import Any
 import asyncpg
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import CheckConstraint, MetaData, create_engine
 from sqlalchemy.engine import Engine, make_url
 
 from headwater.kernel.models import Model
+from headwater.kernel.rows import DIALECT
 from headwater.systems.everything import EVERYTHING
 
 # Foreign keys that need no index of their own, each with the reason.
@@ -92,6 +93,39 @@ def test_alembic_sees_a_column_that_only_the_models_have(database: str) -> None:
     finally:
         engine.dispose()
     assert any("nickname" in str(difference) for difference in differences)
+
+
+async def test_the_checks_of_the_migrated_database_are_those_of_the_models(database: str) -> None:
+    """Alembic compares no CHECK constraints. PostgreSQL does: it writes both down in its own words."""
+    connection = await asyncpg.connect(database)
+    declared: dict[tuple[str, str], str] = {}
+    try:
+        for module in EVERYTHING.modules:
+            for model in module.models:
+                table: Any = model.__table__
+                name = f'"{table.schema or "public"}"."{table.name}"'
+                await connection.execute(f"create temporary table shadow (like {name})")
+                for check in table.constraints:
+                    if isinstance(check, CheckConstraint) and not getattr(check, "_type_bound", False):
+                        words = str(check.sqltext.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
+                        await connection.execute(f'alter table shadow add constraint "{check.name}" check ({words})')
+                rows = await connection.fetch(_CHECKS, "shadow")
+                declared |= {(name, row["name"]): row["said"] for row in rows}
+                await connection.execute("drop table shadow")
+        migrated = {
+            (name, row["name"]): row["said"]
+            for name in {table for table, _ in declared}
+            for row in await connection.fetch(_CHECKS, name)
+        }
+    finally:
+        await connection.close()
+    assert migrated == declared
+
+
+_CHECKS = """
+select conname as name, pg_get_constraintdef(oid) as said
+  from pg_constraint where conrelid = $1::text::regclass and contype = 'c'
+"""
 
 
 async def test_the_tables_and_columns_of_the_mission_are_there(database: str) -> None:
