@@ -274,6 +274,13 @@ class Postgres(Runner):
                 return
         self._free.append(link)
 
+    def distrust_idle(self) -> None:
+        """End every idle connection: one was found dead, and what killed it has mostly killed the others too."""
+        idle, self._free = self._free, []
+        for link in idle:
+            link.connection.terminate()
+            self._links.discard(link)
+
     def _place_freed(self) -> None:
         """Hand a place that is taken to the first who waits, or free it."""
         while self._waiting:
@@ -361,6 +368,7 @@ class Postgres(Runner):
         try:
             return await run_on(link, prepared)
         except BROKEN as error:
+            self.distrust_idle()
             if not prepared.reads_only:
                 raise Unreachable(
                     "The connection broke while a statement ran; it may or may not have been committed.",
