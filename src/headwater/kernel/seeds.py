@@ -81,7 +81,8 @@ class Sowing:
         iterator = iter(rows)
         while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
             self._check(known, batch[0])
-            added += await bulk.insert_missing(self.tx, known, batch)
+            planted = await bulk.insert_missing(self.tx, known, batch)
+            added += planted
             seen += len(batch)
             self._progress(known.label, seen, total)
         self.added[known.label] = self.added.get(known.label, 0) + added
