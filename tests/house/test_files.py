@@ -194,6 +194,38 @@ def test_no_error_is_swallowed_without_a_word(sources: list[Source]) -> None:
     assert not found, "\n".join(found)
 
 
+def test_nothing_is_suppressed_without_a_word(sources: list[Source]) -> None:
+    """`contextlib.suppress(Exception)` without a comment that says why."""
+    found = []
+    for source in sources:
+        lines = source.text.split("\n")
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                broad = {ast.unparse(argument) for argument in node.args} & {"Exception", "BaseException"}
+                if broad and "#" not in lines[node.lineno - 1]:
+                    found.append(f"{source.name}:{node.lineno}")
+    assert not found, "\n".join(found)
+
+
+FILE_LINES_MAX = 700
+CLASS_METHODS_MAX = 30
+
+
+def test_nothing_grows_into_the_class_that_everybody_reaches_for(sources: list[Source]) -> None:
+    """The limits are where we stand and some room. Who needs more has found a second thing."""
+    found = []
+    for source in sources:
+        count = source.text.count("\n")
+        if count > FILE_LINES_MAX:
+            found.append(f"{source.name} has {count} lines")
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.ClassDef):
+                methods = [n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+                if len(methods) > CLASS_METHODS_MAX:
+                    found.append(f"{source.name}:{node.lineno} {node.name} has {len(methods)} methods")
+    assert not found, "\n".join(found)
+
+
 # -- tests mirror src ------------------------------------------------------------------------------------------------
 
 
