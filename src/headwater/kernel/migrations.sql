@@ -6,7 +6,7 @@ select to_regclass('headwater.fingerprint') is not null
 
 -- name: read_ledger
 -- What has been applied, or has begun.
-select revision, module, name, sha256, requires, state, applied_at, duration_ms, lock_retries, applied_by, before
+select revision, module, name, sha256, requires, state, applied_at, duration_ms, lock_retries, applied_by, before::text as before
 from headwater.migration
 order by applied_at, revision
 
@@ -18,7 +18,7 @@ select kind, name, parent, schemas, definition, revision from headwater.fingerpr
 -- Note that a revision outside a transaction begins; what the catalogue was before is kept from the first try.
 insert into headwater.migration (revision, module, name, sha256, requires, state, headwater_version, before)
 values (:revision::text, :module::text, :name::text, :sha256::text, :requires::text[], 'running', :headwater_version::text,
-        :before::jsonb)
+        (:before::text)::jsonb)
 on conflict (revision) do update set sha256 = excluded.sha256, name = excluded.name, requires = excluded.requires
 
 -- name: end_revision
