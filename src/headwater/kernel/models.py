@@ -64,6 +64,9 @@ class Model(DeclarativeBase):
         enum.Enum: Enum(enum.Enum, values_callable=_enum_values),
     }
 
+    # In an ORM session: what the database fills in at a flush is there afterwards, without a read nobody awaits.
+    __mapper_args__ = {"eager_defaults": True}
+
     def __init_subclass__(cls, *, schema: str | None = None, **options: Any) -> None:
         if schema is not None:
             given = cls.__dict__.get("__table_args__", ())
