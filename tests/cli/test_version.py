@@ -1,4 +1,4 @@
-"""headwater version."""
+"""headwater version: what it says is installed here."""
 
 from __future__ import annotations
 
