@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .conftest import ROOT, Source
 
-# Files of src whose behaviour is tested under another name: where, and why. Everything else has a test file of its name.
+# Files of src that are tested under another name: where, and why. Everything else has a test file of its name.
 TESTED_ELSEWHERE = {
     "kernel/routes.py": ("tests/house/test_routes.py", "a declaration; what it says is checked route by route"),
     "kernel/migration_ledger.py": (
