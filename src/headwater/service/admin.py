@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from headwater.kernel import seeds
-from headwater.kernel.errors import InvalidValue, MigrationError, UnavailableError
+from headwater.kernel.errors import InvalidValue, LockNotAvailable, MigrationError, UnavailableError
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.routes import Route
 
 PROFILE_PATTERN = r"^(demo|load:[1-9][0-9]{0,6})$"
 
 
+class AppliedRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """One revision that was applied just now."""
+
+    module: str
+    revision: str
+    name: str
+    duration_ms: int
+
+
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What `migrate` did: the revisions it applied, in order. None when there was nothing to do."""
 
-    applied: list[str]
+    applied: list[AppliedRevision]
+
+
+class ModuleState(msgspec.Struct, frozen=True, kw_only=True):
+    """One module: its newest applied revision, the newest there is, and those that wait."""
+
+    module: str
+    current: str | None
+    head: str | None
+    applied: int
+    pending: list[str]
 
 
 class MigrationState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the schema is: the revisions that are applied and those that wait."""
+    """Where the schema is. `drifted`: something differs from what was applied; `headwater validate` says what."""
 
-    applied: list[str]
-    pending: list[str]
+    system: str
+    pending: int
+    drifted: bool
+    modules: list[ModuleState]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +64,34 @@ class Seeded(msgspec.Struct, frozen=True, kw_only=True):
 async def migrate(headwater: Headwater) -> Applied:
     from headwater.kernel import migrations  # Alembic is loaded by the first who asks
 
-    report: Any = await migrations.migrate(headwater.system, headwater.settings)
-    return Applied(applied=[str(revision) for revision in report.applied])
+    report = await migrations.migrate(headwater.system, headwater.settings)
+    return Applied(
+        applied=[
+            AppliedRevision(module=one.module, revision=one.revision, name=one.name, duration_ms=one.duration_ms)
+            for one in report.applied
+        ]
+    )
 
 
 async def migration_status(headwater: Headwater) -> MigrationState:
     from headwater.kernel import migrations  # Alembic is loaded by the first who asks
 
-    report: Any = await migrations.status(headwater.system, headwater.settings)
-    return MigrationState(applied=[str(r) for r in report.applied], pending=[str(r) for r in report.pending])
+    found = await migrations.status(headwater.system, headwater.settings)
+    return MigrationState(
+        system=found.system,
+        pending=len(found.pending),
+        drifted=found.drifted,
+        modules=[
+            ModuleState(
+                module=one.module,
+                current=one.current,
+                head=one.head,
+                applied=one.applied,
+                pending=[planned.revision for planned in one.pending],
+            )
+            for one in found.modules
+        ],
+    )
 
 
 async def seed(body: Profile, headwater: Headwater) -> Seeded:
@@ -69,7 +109,7 @@ def admin_routes() -> tuple[Route, ...]:
             summary="Apply the pending revisions",
             description="Safe to repeat: when nothing is pending, nothing happens.",
             scope="admin:migrations:admin",
-            raises=(MigrationError, UnavailableError),
+            raises=(MigrationError, LockNotAvailable, UnavailableError),
             answer_example={"applied": []},
             tag="admin",
         ),
@@ -80,7 +120,20 @@ def admin_routes() -> tuple[Route, ...]:
             summary="Which revisions are applied and which wait",
             scope="admin:migrations:admin",
             raises=(UnavailableError,),
-            answer_example={"applied": ["kernel_0001", "identity_0001"], "pending": []},
+            answer_example={
+                "system": "construct",
+                "pending": 0,
+                "drifted": False,
+                "modules": [
+                    {
+                        "module": "identity",
+                        "current": "identity_0001",
+                        "head": "identity_0001",
+                        "applied": 1,
+                        "pending": [],
+                    }
+                ],
+            },
             tag="admin",
         ),
         Route(

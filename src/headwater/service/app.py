@@ -1,6 +1,6 @@
-"""The app: one ASGI callable made from the declarations of a system's modules. Mount it anywhere, or serve it alone.
+"""The app: one ASGI callable made from the declarations of a system's modules. Mount it, or serve it alone.
 
-A request is read aloud: find the operation, take a slot, answer (authenticate, parse, work, write), give the slot back, send.
+A request, read aloud: find the operation, take a slot, answer (authenticate, parse, work, write), leave the slot, send.
 """
 
 from __future__ import annotations
@@ -37,11 +37,20 @@ _SECURITY = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
+_CORS_HEADERS = (
+    "Authorization",
+    "X-API-Key",
+    "Content-Type",
+    "If-Match",
+    "If-None-Match",
+    "Idempotency-Key",
+    "X-Request-Id",
+)
 _NO_STORE = (b"cache-control", b"no-store")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
-class _Gone(Exception):
+class _Gone(Exception):  # noqa: N818  # the client ended it; nobody is told
     """The client went away before its request was complete."""
 
 
@@ -213,8 +222,8 @@ def create_app(
 ) -> ASGIApp:
     """The service of an open data layer.
 
-    `authenticate` turns a key into its Caller (default: the identity module); `routes` adds operations that belong to no
-    module; `access_log` writes a line per request to the logger `headwater.access`. Raises ProgrammingError for a route
+    `authenticate` turns a key into its Caller (default: the identity module); `routes` adds operations that belong to
+    no module; `access_log` writes a line per request to the logger `headwater.access`. Raises ProgrammingError for a route
     that cannot work or that changes something and asks for no scope.
     """
     service: ASGIApp = Service(
@@ -234,7 +243,7 @@ def create_app(
         service,
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "X-API-Key", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-Id"],
+        allow_headers=list(_CORS_HEADERS),
         expose_headers=["ETag", "Link", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"],
         max_age=600,
     )

@@ -1,4 +1,4 @@
-"""Docs: the operations as one page of plain HTML, made from the OpenAPI document. No script, nothing loaded from elsewhere."""
+"""Docs: the operations as one page of plain HTML, made from the OpenAPI document. No script, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[st
         yield "<table><tr><th>parameter</th><th>in</th><th></th></tr>"
         for parameter in operation["parameters"]:
             said = parameter.get("description", "")
-            yield f"<tr><td><code>{escape(parameter['name'])}</code></td><td>{parameter['in']}</td><td>{escape(said)}</td></tr>"
+            yield f"<tr><td><code>{escape(parameter['name'])}</code></td><td>{parameter['in']}</td>"
+            yield f"<td>{escape(said)}</td></tr>"
         yield "</table>"
     for media in operation.get("requestBody", {}).get("content", {}).values():
         if "example" in media:

@@ -1,4 +1,4 @@
-"""OpenAPI: the document of a system, made from its declarations, so that it cannot say anything else than the code does."""
+"""OpenAPI: the document of a system, made from its declarations, so that it says what the code does."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _SECURITY_SCHEMES = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 _DESCRIPTION = (
-    "Generated from the modules' declarations. Errors are problems of RFC 9457 with a stable `type`; lists are pages with "
-    "an opaque cursor; reads carry an ETag; every answer names the request in X-Request-Id."
+    "Generated from the modules' declarations. Errors are problems of RFC 9457 with a stable `type`; lists are pages "
+    "with an opaque cursor; reads carry an ETag; every answer names the request in X-Request-Id."
 )
 _KINDS_BY_STATUS: dict[int, tuple[str, ...]] = {
     400: ("malformed",),
@@ -89,7 +89,12 @@ def document(system: System, declared: Iterable[Declaration]) -> bytes:
         paths.setdefault(one.route.path, {})[one.route.method.lower()] = _operation(one, schemas, taken)
     for path, kind, summary, down in (
         ("/health", HealthAnswer, "Each store's state and latency", "PostgreSQL does not answer."),
-        ("/ready", ReadyAnswer, "Whether requests should be sent here", "PostgreSQL does not answer, or revisions wait."),
+        (
+            "/ready",
+            ReadyAnswer,
+            "Whether requests should be sent here",
+            "PostgreSQL does not answer, or revisions wait.",
+        ),
     ):
         paths[path] = {"get": _station(path, summary, schemas.of(kind), down)}
     paths["/problems/{slug}"] = {"get": _problem_operation(schemas)}
@@ -100,7 +105,12 @@ def document(system: System, declared: Iterable[Declaration]) -> bytes:
         "info": {"title": f"Headwater: {system.name}", "version": __version__, "description": _described(system)},
         "tags": [{"name": module.name, "description": module.summary} for module in system.modules],
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": schemas.components, "securitySchemes": _SECURITY_SCHEMES},
+        "components": {
+            "schemas": schemas.components,
+            "examples": {slug: {"value": _problem_example(kind)} for slug, kind in KINDS.items()},
+            "headers": _HEADERS,
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
     }
     return encode(whole)
 
@@ -122,9 +132,23 @@ class _Schemas:
             self._wanted.append(kind)
 
     def make(self) -> None:
-        made, components = msgspec.json.schema_components(self._wanted, schema_hook=_custom_schema, ref_template=_REF)
-        self._made = [_refined(one) for one in made]
-        self.components = {name: _refined(one) for name, one in components.items()} | {"JsonValue": _JSON_VALUE}
+        nested: set[type[Model]] = set()
+
+        def custom(kind: Any) -> dict[str, Any]:
+            if isinstance(kind, type) and issubclass(kind, Model):
+                nested.add(kind)
+            return _custom_schema(kind)
+
+        made, components = msgspec.json.schema_components(self._wanted, schema_hook=custom, ref_template=_REF)
+        if nested:  # entities inside other answers: their views must be components too
+            for model in nested:
+                self.want(view(model).struct)
+            made, components = msgspec.json.schema_components(self._wanted, schema_hook=custom, ref_template=_REF)
+        short = {name: _short(name) for name in components if "." in name}
+        self._made = [_refined(one, short) for one in made]
+        self.components = {short.get(name, name): _refined(one, short) for name, one in components.items()} | {
+            "JsonValue": _JSON_VALUE
+        }
         by_status = self.components["Problem"]["properties"]
         by_status["type"]["format"] = "uri-reference"
 
@@ -146,10 +170,17 @@ def _custom_schema(kind: Any) -> dict[str, Any]:
     raise NotImplementedError
 
 
-def _refined(schema: Any) -> Any:
+def _short(name: str) -> str:
+    """Where two modules have types of one name, msgspec writes them in full: `TradingOrder` says as much."""
+    parts = name.split(".")
+    module = parts[-3] if len(parts) > 2 else parts[0]
+    return module.replace("_", " ").title().replace(" ", "") + parts[-1]
+
+
+def _refined(schema: Any, short: Mapping[str, str]) -> Any:
     """msgspec's schema with what we check beyond it: no NUL in text, also inside free JSON."""
     if isinstance(schema, list):
-        return [_refined(one) for one in schema]
+        return [_refined(one, short) for one in schema]
     if not isinstance(schema, dict):
         return schema
     if not schema:
@@ -157,11 +188,14 @@ def _refined(schema: Any) -> Any:
     made: dict[str, Any] = {}
     for name, value in schema.items():
         if name in ("properties", "$defs"):
-            made[name] = {inner: _refined(one) for inner, one in value.items()}
+            made[name] = {inner: _refined(one, short) for inner, one in value.items()}
         elif name in ("default", "enum", "const", "examples", "required"):
             made[name] = value
+        elif name == "$ref":
+            target = value.rpartition("/")[2]
+            made[name] = _REF.format(name=short.get(target, target))
         else:
-            made[name] = _refined(value)
+            made[name] = _refined(value, short)
     kind = made.get("type")
     if kind == "string" and not made.keys() & {"format", "pattern", "enum", "const", "contentEncoding"}:
         made["pattern"] = NO_NUL_PATTERN
@@ -185,7 +219,7 @@ def _operation(one: Declaration, schemas: _Schemas, taken: set[str]) -> dict[str
         described.append(f"Needs a key with the scope `{route.scope}`.")
     if one.takes_if_match is not None:
         described.append(
-            "Send `If-Match` with the ETag that was read, and the change happens only against that version (412 otherwise)."
+            "Send `If-Match` with the ETag that was read: the change happens against that version only (412 otherwise)."
         )
     if one.is_idempotent:
         described.append("Send an `Idempotency-Key` to make repeating safe; answers are kept for 24 hours.")
@@ -297,7 +331,10 @@ def _header_parameters(one: Declaration) -> list[dict[str, Any]]:
 
 
 _HEADERS: dict[str, dict[str, Any]] = {
-    "X-Request-Id": {"description": "The id of the request, the client's own if it sent one.", "schema": {"type": "string"}},
+    "X-Request-Id": {
+        "description": "The id of the request, the client's own if it sent one.",
+        "schema": {"type": "string"},
+    },
     "ETag": {"description": "The tag of this representation.", "schema": {"type": "string"}},
     "Link": {"description": 'The next page, `<…>; rel="next"`, if there is one.', "schema": {"type": "string"}},
     "Location": {"description": "Where the created entity lives.", "schema": {"type": "string"}},
@@ -311,7 +348,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
 
 
 def _headers(*names: str) -> dict[str, Any]:
-    return {name: _HEADERS[name] for name in ("X-Request-Id", *names)}
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
 
 
 def _responses(one: Declaration, schemas: _Schemas) -> dict[str, Any]:
@@ -352,17 +389,17 @@ def _problem_response(status: int, behind: list[type[errors.HeadwaterError]]) ->
         "content": {
             "application/problem+json": {
                 "schema": {"$ref": _REF.format(name="Problem")},
-                "examples": {slug: {"value": _problem_example(kind, status)} for slug, kind in kinds.items()},
+                "examples": {slug: {"$ref": f"#/components/examples/{slug}"} for slug in kinds},
             }
         },
     }
 
 
-def _problem_example(kind: Kind, status: int) -> Mapping[str, Any]:
+def _problem_example(kind: Kind) -> Mapping[str, Any]:
     return {
         "type": kind.type,
         "title": kind.title,
-        "status": status,
+        "status": kind.status,
         "detail": kind.meaning,
         "instance": "3b241101e2bb-2a",
         "remedy": kind.remedy,

@@ -197,12 +197,8 @@ class Operation:
         given = headers.get(b"if-match")
         if given is None or given.strip() == b"*":
             return None
-        version, _, fingerprint = given.strip().strip(b'"').partition(b"-")
-        if (
-            given.strip() != b'"%s-%s"' % (version, self._fingerprint)
-            or not version.isdigit()
-            or len(version) > 18
-        ):
+        version, _, _ = given.strip().strip(b'"').partition(b"-")
+        if given.strip() != b'"%s-%s"' % (version, self._fingerprint) or not version.isdigit() or len(version) > 18:
             raise Refusal(
                 "precondition-failed",
                 f"If-Match names the tag {given.decode('latin-1')}, which this entity never had.",
@@ -216,7 +212,9 @@ class Operation:
             raise Refusal(
                 "invalid-value",
                 "The Idempotency-Key is malformed.",
-                errors=[FieldError(parameter="Idempotency-Key", detail="Expected 1 to 255 printable ASCII characters.")],
+                errors=[
+                    FieldError(parameter="Idempotency-Key", detail="Expected 1 to 255 printable ASCII characters.")
+                ],
             )
         asked = hashlib.sha256(b"\0".join((request.path.encode("utf-8", "replace"), request.query, request.body)))
         return idempotency.Claim(
