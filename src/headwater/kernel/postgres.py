@@ -89,7 +89,7 @@ class Runner:
         raise NotImplementedError
 
     async def fetch(self, statement: Statement, /, *, into: type[Any] | None = None, **parameters: Any) -> list[Any]:
-        """All rows. `select(User)` gives values, several columns give rows with names, `into` builds Structs by name."""
+        """All rows. `select(User)` gives values, several columns rows with names, `into` builds Structs by name."""
         prepared = prepare(statement, parameters, into)
         records, _ = await self._run(prepared)
         return records if prepared.make is None else [prepared.make(record) for record in records]
