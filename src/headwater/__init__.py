@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.kernel.amounts import WholeNumber as WholeNumber
     from headwater.kernel.lifecycle import Headwater as Headwater
     from headwater.kernel.models import Keyed as Keyed
     from headwater.kernel.models import Model as Model
     from headwater.kernel.models import Timestamped as Timestamped
     from headwater.kernel.models import Versioned as Versioned
-    from headwater.kernel.amounts import WholeNumber as WholeNumber
     from headwater.kernel.module import Module as Module
     from headwater.kernel.module import System as System
     from headwater.kernel.orm import orm_session as orm_session
@@ -37,7 +37,7 @@ _HOMES = {
     "orm_session": "orm",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605  # one list of public names, not two
+__all__ = sorted(_HOMES)  # one list of public names, not two
 __version__ = "0.1.0"
 
 
