@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -14,6 +16,7 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
+import uvicorn
 from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.schema import CreateTable
@@ -23,7 +26,6 @@ from headwater.kernel.errors import NotFound, StateConflict, Unauthenticated
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
 from headwater.kernel.module import Module, System
-from headwater.kernel.pages import Page
 from headwater.kernel.repository import Repository
 from headwater.kernel.resource import resource
 from headwater.kernel.routes import Route
@@ -294,4 +296,16 @@ async def product(shop: Headwater) -> Product:
         )
 
 
-__all__ = ["Page", "client_of"]
+@asynccontextmanager
+async def serve(app: Any) -> AsyncIterator[str]:
+    """The app behind a real uvicorn on a port of its own; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, http="httptools", log_level="error", lifespan="on", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()

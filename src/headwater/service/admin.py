@@ -7,11 +7,11 @@ from typing import Annotated
 import msgspec
 
 from headwater.kernel import seeds
-from headwater.kernel.errors import InvalidValue, LockNotAvailable, MigrationError, UnavailableError
+from headwater.kernel.errors import ConflictError, InvalidValue, LockNotAvailable, MigrationError, UnavailableError
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.routes import Route
 
-PROFILE_PATTERN = r"^(demo|load:[1-9][0-9]{0,6})$"
+PROFILE_PATTERN = r"^(demo|load:[1-9][0-9]{0,3})$"
 
 
 class AppliedRevision(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class MigrationState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What to seed: `demo`, or `load:N` for N rows."""
+    """What to seed: `demo`, or `load:N` for at most 9,999 rows; more is for the command line."""
 
     profile: Annotated[str, msgspec.Meta(pattern=PROFILE_PATTERN)] = "demo"
 
@@ -143,7 +143,7 @@ def admin_routes() -> tuple[Route, ...]:
             summary="Plant the seeds of every module",
             description="Deterministic and safe to repeat: what is there already stays as it is.",
             scope="admin:seeds:admin",
-            raises=(InvalidValue, UnavailableError),
+            raises=(InvalidValue, ConflictError, UnavailableError),
             body_example={"profile": "demo"},
             answer_example={"profile": "demo", "added": {"public.users": 0}},
             tag="admin",

@@ -81,8 +81,8 @@ class Service:
         for declaration in declared:
             operation = Operation(declaration, headwater, gate, self.metrics)
             self._router.add(declaration.route.method, declaration.route.path, operation)
-        self.document = openapi.document(headwater.system, declared)
-        for station in stations(headwater, self.metrics, self.document):
+        documents = [openapi.document(headwater.system, declared, for_clients=clients) for clients in (False, True)]
+        for station in stations(headwater, self.metrics, documents[0], documents[1]):
             self._router.add("GET", station.path, station)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -222,9 +222,9 @@ def create_app(
 ) -> ASGIApp:
     """The service of an open data layer.
 
-    `authenticate` turns a key into its Caller (default: the identity module); `routes` adds operations that belong to
-    no module; `access_log` writes a line per request to the logger `headwater.access`. Raises ProgrammingError for a route
-    that cannot work or that changes something and asks for no scope.
+    `authenticate` turns a key into its Caller (default: the identity module); `routes` adds operations that belong
+    to no module; `access_log` writes a line per request to the logger `headwater.access`. Raises ProgrammingError for
+    a route that cannot work or that changes something and asks for no scope.
     """
     service: ASGIApp = Service(
         headwater,

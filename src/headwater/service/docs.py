@@ -41,7 +41,8 @@ def operations_page(document: dict[str, Any]) -> str:
     info = document["info"]
     parts = [
         f"<h1>{escape(info['title'])}</h1><p>{escape(info['description'])}</p>",
-        '<p>Machine-readable: <a href="/openapi.json">/openapi.json</a></p>',
+        '<p>Machine-readable: <a href="/openapi.json">/openapi.json</a>; for generators of clients, with cursors and '
+        'If-Match as parameters: <a href="/openapi.json?for=clients">/openapi.json?for=clients</a></p>',
     ]
     parts += [f"<h2>{escape(tag)}</h2>{''.join(operations)}" for tag, operations in by_tag.items()]
     rows = "".join(
@@ -72,6 +73,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[st
             yield f"<tr><td><code>{escape(parameter['name'])}</code></td><td>{parameter['in']}</td>"
             yield f"<td>{escape(said)}</td></tr>"
         yield "</table>"
+    for issued in operation.get("x-issued-parameters", ()):
+        yield f"<p>Also takes: <code>{escape(issued['$ref'].rpartition('/')[2])}</code>, issued by the service.</p>"
     for media in operation.get("requestBody", {}).get("content", {}).values():
         if "example" in media:
             yield f"<p>Body</p><pre>{_pretty(media['example'])}</pre>"

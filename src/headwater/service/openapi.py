@@ -41,6 +41,22 @@ _JSON_VALUE: dict[str, Any] = {
         {"type": "object", "propertyNames": {"pattern": NO_NUL_PATTERN}, "additionalProperties": _ANY_JSON},
     ],
 }
+_ISSUED: dict[str, dict[str, Any]] = {
+    "Cursor": {
+        "name": "cursor",
+        "in": "query",
+        "required": False,
+        "description": "Where the page begins: `next` of the page before, exactly as it was given.",
+        "schema": {"type": "string"},
+    },
+    "IfMatch": {
+        "name": "If-Match",
+        "in": "header",
+        "required": False,
+        "description": "The ETag the row must still have, or `*`.",
+        "schema": {"type": "string"},
+    },
+}
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <key or session token>`"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -64,8 +80,13 @@ _KINDS_BY_STATUS: dict[int, tuple[str, ...]] = {
 }
 
 
-def document(system: System, declared: Iterable[Declaration]) -> bytes:
-    """The OpenAPI 3.1 document as JSON."""
+def document(system: System, declared: Iterable[Declaration], *, for_clients: bool = False) -> bytes:
+    """The OpenAPI 3.1 document as JSON.
+
+    A cursor and an If-Match tag are values the server issued; OpenAPI can only say "any text", and any text is refused.
+    So that every request the document calls valid is accepted, they stand under `x-issued-parameters`, not under
+    `parameters`. Generators of clients want them as ordinary parameters: `for_clients`.
+    """
     from headwater.service.stations import HealthAnswer, KindAnswer, ReadyAnswer  # stations serve this document
 
     schemas = _Schemas()
@@ -86,7 +107,7 @@ def document(system: System, declared: Iterable[Declaration]) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     taken: set[str] = set()
     for one in every:
-        paths.setdefault(one.route.path, {})[one.route.method.lower()] = _operation(one, schemas, taken)
+        paths.setdefault(one.route.path, {})[one.route.method.lower()] = _operation(one, schemas, taken, for_clients)
     for path, kind, summary, down in (
         ("/health", HealthAnswer, "Each store's state and latency", "PostgreSQL does not answer."),
         (
@@ -109,6 +130,7 @@ def document(system: System, declared: Iterable[Declaration]) -> bytes:
             "schemas": schemas.components,
             "examples": {slug: {"value": _problem_example(kind)} for slug, kind in KINDS.items()},
             "headers": _HEADERS,
+            "parameters": _ISSUED,
             "securitySchemes": _SECURITY_SCHEMES,
         },
     }
@@ -207,7 +229,7 @@ def _refined(schema: Any, short: Mapping[str, str]) -> Any:
     return made
 
 
-def _operation(one: Declaration, schemas: _Schemas, taken: set[str]) -> dict[str, Any]:
+def _operation(one: Declaration, schemas: _Schemas, taken: set[str], for_clients: bool) -> dict[str, Any]:
     route = one.route
     made: dict[str, Any] = {
         "operationId": _operation_id(one, taken),
@@ -221,6 +243,8 @@ def _operation(one: Declaration, schemas: _Schemas, taken: set[str]) -> dict[str
         described.append(
             "Send `If-Match` with the ETag that was read: the change happens against that version only (412 otherwise)."
         )
+    if "Cursor" in _issued(one):
+        described.append("Pages are linked: pass `next` as `cursor`, or follow the `Link` header.")
     if one.is_idempotent:
         described.append("Send an `Idempotency-Key` to make repeating safe; answers are kept for 24 hours.")
     if described:
@@ -228,10 +252,19 @@ def _operation(one: Declaration, schemas: _Schemas, taken: set[str]) -> dict[str
     if route.deprecated:
         made["deprecated"] = True
     parameters = [*_path_parameters(one, schemas), *_query_parameters(one, schemas), *_header_parameters(one)]
+    issued = [{"$ref": f"#/components/parameters/{name}"} for name in _issued(one)]
+    if for_clients:
+        parameters += issued
+    elif issued:
+        made["x-issued-parameters"] = issued
     if parameters:
         made["parameters"] = parameters
     if one.read_body is not None:
         media: dict[str, Any] = {"schema": schemas.of(one.read_body.kind)}
+        if route.public:  # tools that sign up and sign in by themselves look for the fields right here
+            media["schema"] = schemas.components.get(
+                media["schema"].get("$ref", "").rpartition("/")[2], media["schema"]
+            )
         if route.body_example is not None:
             media["example"] = route.body_example
         made["requestBody"] = {"required": True, "content": {kind.decode(): media for kind in one.content_types}}
@@ -283,14 +316,27 @@ def _query_parameters(one: Declaration, schemas: _Schemas) -> list[dict[str, Any
             "required": spec.required,
             "schema": schema,
         }
-        if spec.encode_name == "cursor" and bare(spec.type) is str:
-            parameter["schema"] = schema | {"readOnly": True}
-            described = described or "Where the page begins: `next` of the page before, exactly as it was given."
+        if _is_cursor(spec):
+            continue
         if described:
             parameter["description"] = described
         if spec.encode_name in example:
             parameter["example"] = example[spec.encode_name]
         made.append(parameter)
+    return made
+
+
+def _is_cursor(spec: Any) -> bool:
+    return spec.encode_name == "cursor" and bare(spec.type) is str
+
+
+def _issued(one: Declaration) -> list[str]:
+    """Which values that only the server can issue the operation takes."""
+    made = []
+    if one.query_kind is not None and any(map(_is_cursor, msgspec.structs.fields(one.query_kind))):
+        made.append("Cursor")
+    if one.takes_if_match is not None:
+        made.append("IfMatch")
     return made
 
 
@@ -304,16 +350,6 @@ def _header_parameters(one: Declaration) -> list[dict[str, Any]]:
                 "required": False,
                 "description": "An ETag that is known already; while it still holds, the answer is 304 without a body.",
                 "schema": {"type": "string"},
-            }
-        )
-    if one.takes_if_match is not None:
-        made.append(
-            {
-                "name": "If-Match",
-                "in": "header",
-                "required": False,
-                "description": "The ETag the row must still have, or `*`.",
-                "schema": {"type": "string", "readOnly": True},
             }
         )
     if one.is_idempotent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from headwater.service.parsing import refused_parameter
 from headwater.service.problems import FieldError, Refusal
 
 NO_CACHE = (b"cache-control", b"no-cache")
-IDEMPOTENCY_KEY_LENGTH_MAX = 255
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}\Z")
 
 
 class Request:
@@ -208,13 +209,11 @@ class Operation:
 
     def _claim(self, request: Request) -> idempotency.Claim:
         key = request.headers[b"idempotency-key"].decode("latin-1")
-        if not 1 <= len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+        if not _IDEMPOTENCY_KEY.match(key):
             raise Refusal(
                 "invalid-value",
                 "The Idempotency-Key is malformed.",
-                errors=[
-                    FieldError(parameter="Idempotency-Key", detail="Expected 1 to 255 printable ASCII characters.")
-                ],
+                errors=[FieldError(parameter="Idempotency-Key", detail="Expected 1 to 255 visible ASCII characters.")],
             )
         asked = hashlib.sha256(b"\0".join((request.path.encode("utf-8", "replace"), request.query, request.body)))
         return idempotency.Claim(

@@ -68,6 +68,13 @@ KINDS: dict[str, Kind] = {
             "Correct the values named in `errors`.",
         ),
         Kind(
+            "rule-broken",
+            409,
+            "A rule of the data forbids it",
+            "Each value is well formed, but together, or with the rows as they are, they break a rule of the database.",
+            "Read `detail` and `facts`; they name the rule and its columns.",
+        ),
+        Kind(
             "missing-reference",
             409,
             "Something referred to does not exist",
@@ -317,6 +324,7 @@ class Refusal(Exception):  # noqa: N818  # a refusal is an answer, not a failure
         self.headers = headers
 
 
+_CHECK_VIOLATION = "23514"
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="headwater"'),)
 _RETRY = ((b"retry-after", b"1"),)
 
@@ -331,7 +339,7 @@ def kind_of(error: type[errors.HeadwaterError]) -> Kind:
 
 
 def problem_of(error: Exception, instance: str, *, if_match: bool = False) -> tuple[Problem, Headers]:
-    """The problem that answers an error, and the headers that go with it. Unforeseen errors tell nothing of the inside."""
+    """The problem that answers an error, and its headers. Unforeseen errors tell nothing of the inside."""
     if isinstance(error, Refusal):
         kind, headers = error.kind, error.headers
         problem = Problem(
@@ -344,12 +352,13 @@ def problem_of(error: Exception, instance: str, *, if_match: bool = False) -> tu
             errors=error.errors,
         )
     elif isinstance(error, errors.HeadwaterError):
-        kind = kind_of(type(error))
+        # A CHECK is a rule between values and rows that no schema can say: the request was well formed.
+        kind = KINDS["rule-broken"] if error.detail.get("sqlstate") == _CHECK_VIOLATION else kind_of(type(error))
         status = 412 if if_match and isinstance(error, errors.VersionConflict) else kind.status
         if status == 500:
             return _unforeseen(instance), ()
         problem = Problem(
-            type=f"/problems/{type(error).slug}" if type(error).slug in KINDS else kind.type,
+            type=kind.type,
             title=kind.title,
             status=status,
             detail=error.message,

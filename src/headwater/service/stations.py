@@ -62,7 +62,7 @@ class Station:
         self.answer = work
 
 
-def stations(headwater: Headwater, metrics: Metrics, document: bytes) -> list[Station]:
+def stations(headwater: Headwater, metrics: Metrics, document: bytes, for_clients: bytes) -> list[Station]:
     """All of them."""
     readiness = _Readiness(headwater)
 
@@ -93,7 +93,7 @@ def stations(headwater: Headwater, metrics: Metrics, document: bytes) -> list[St
         return _constant(request, encode(shown), JSON)
 
     async def described(request: Request) -> Answer:
-        return _constant(request, document, JSON)
+        return _constant(request, for_clients if request.query == b"for=clients" else document, JSON)
 
     page = docs.operations_page(msgspec.json.decode(document))
 
