@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,4 +115,16 @@ class Workshop:
             env={**os.environ, "PYTHONPATH": str(self.folder)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+        )
+
+    def command(self, dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`headwater ARGUMENTS` on the workshop's system and that database, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "headwater.cli.main", *arguments, "--system", self.system_name()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder), "HEADWATER_DATABASE_URL": dsn},
         )

@@ -79,7 +79,8 @@ limit 1
 
 -- name: oldest_transactions
 -- Who may stand in the way of a lock: the transactions that have been open longest.
-select a.pid, coalesce(nullif(a.application_name, ''), 'unnamed') as application, a.state,
+select a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unnamed') as application,
+       coalesce(a.state, 'at work') as state,
        extract(epoch from clock_timestamp() - a.xact_start)::bigint as seconds
 from pg_stat_activity a
 where a.datname = current_database() and a.xact_start is not null and a.pid <> pg_backend_pid()
