@@ -18,13 +18,11 @@ from headwater.kernel.errors import (
     ChecksumMismatch,
     LockNotAvailable,
     MigrationError,
-    PendingMigrations,
     ProgrammingError,
     Unreachable,
 )
 from headwater.kernel.migrations import LOCK, accept, migrate, plan, status, validate
-from headwater.kernel.module import Module, System
-from headwater.kernel.new_revision import new_revision
+from headwater.kernel.module import System
 from headwater.kernel.settings import Settings
 from headwater.systems.construct import CONSTRUCT
 from headwater.systems.everything import EVERYTHING
@@ -168,74 +166,6 @@ async def test_a_database_can_serve_two_systems_one_after_the_other(empty: Setti
     assert theirs.others == ("shop",)
     assert not mine.drifted
     assert not theirs.drifted
-
-
-# Files that do not fit -----------------------------------------------------------------------------------------------
-
-
-async def test_a_revision_of_a_module_that_the_system_lacks_is_named(empty: Settings, workshop: Workshop) -> None:
-    shop = workshop.module("shop")
-    workshop.revision(shop, 1, "select 1", depends_on=("kernel_0001", "identity_0001"))
-    with pytest.raises(MigrationError, match=r"needs 'identity_0001'.*Add the module 'identity' to the system"):
-        await migrate(workshop.system(), empty)
-
-
-async def test_a_revision_must_not_need_a_module_that_its_module_does_not_declare(workshop: Workshop) -> None:
-    a, b = workshop.module("a"), workshop.module("b")
-    workshop.revision(a, 1, "select 1")
-    workshop.revision(b, 1, "select 1", depends_on=("a_0001",))
-    with pytest.raises(MigrationError, match="does not depend on 'a'"):
-        revision_files.read(workshop.system())
-
-
-async def test_a_misspelt_revision_is_answered_with_the_nearest(workshop: Workshop) -> None:
-    shop = workshop.module("shop")
-    workshop.revision(shop, 1, "select 1")
-    workshop.revision(shop, 2, "select 1", down="shop_001")
-    with pytest.raises(MigrationError, match="Did you mean 'shop_0001'"):
-        revision_files.read(workshop.system())
-
-
-async def test_revisions_in_a_ring_are_told_as_a_ring(workshop: Workshop) -> None:
-    shop = workshop.module("shop")
-    workshop.revision(shop, 1, "select 1", depends_on=("shop_0002",))
-    workshop.revision(shop, 2, "select 1")
-    with pytest.raises(MigrationError, match="shop_0001 -> shop_0002 -> shop_0001"):
-        revision_files.read(workshop.system())
-
-
-async def test_two_heads_of_one_module_are_refused(workshop: Workshop) -> None:
-    shop = workshop.module("shop")
-    workshop.revision(shop, 1, "select 1")
-    workshop.revision(shop, 2, "select 1")
-    workshop.revision(shop, 3, "select 1", down="shop_0001")
-    with pytest.raises(MigrationError, match="2 heads: shop_0002, shop_0003"):
-        revision_files.read(workshop.system())
-
-
-async def test_one_id_in_two_files_is_refused_with_both_files(workshop: Workshop) -> None:
-    shop = workshop.module("shop")
-    path = workshop.revision(shop, 1, "select 1")
-    (path.parent / "0002_copy.py").write_text(path.read_text())
-    with pytest.raises(
-        MigrationError, match=r"Two files are revision 'shop_0001': .*0001_step\.py and .*0002_copy\.py"
-    ):
-        revision_files.read(workshop.system())
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("revision = ", "cannot be read: SyntaxError"),
-        ("import nowhere_to_be_found", "cannot be read"),
-        ("x = 1", "is not"),
-    ],
-)
-async def test_a_file_that_is_no_revision_is_named(workshop: Workshop, text: str, said: str) -> None:
-    shop = workshop.module("shop")
-    (shop.migrations / "0001_broken.py").write_text(text)
-    with pytest.raises(MigrationError, match=rf"0001_broken\.py.*{said}"):
-        revision_files.read(workshop.system())
 
 
 # Many at once --------------------------------------------------------------------------------------------------------
@@ -491,76 +421,3 @@ async def test_a_difference_says_which_revision_made_the_object(database: str) -
     assert (str(difference), difference.change) == ("column public.users.phone", "changed")
     assert (difference.revision or "").startswith("identity_")
     assert "default '1'" in (difference.actual or "")
-
-
-# New revisions -------------------------------------------------------------------------------------------------------
-
-_MODELS = """
-from __future__ import annotations
-import enum
-from typing import Any
-from uuid import UUID
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index
-from sqlalchemy.orm import Mapped, mapped_column
-from headwater.kernel.models import Keyed, Model
-
-class {prefix}Kind(enum.Enum):
-    NEW = "new"
-    USED = "it's used"
-
-class {prefix}Shelf(Keyed, Model, schema="{schema}"):
-    __tablename__ = "shelves"
-    name: Mapped[str] = mapped_column(unique=True)
-
-class {prefix}Good(Keyed, Model, schema="{schema}"):
-    __tablename__ = "goods"
-    __table_args__ = (CheckConstraint("price >= 0", name="price"), Index(None, "shelf_id"))
-    shelf_id: Mapped[UUID] = mapped_column(ForeignKey("{schema}.shelves.id"))
-    owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
-    price: Mapped[int]
-    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default="{{}}")
-    kind: Mapped[{prefix}Kind] = mapped_column(
-        Enum({prefix}Kind, name="kind", schema="{schema}", values_callable=lambda k: [m.value for m in k]))
-"""
-
-
-async def test_a_new_revision_is_written_from_the_models_and_then_nothing_is_left_to_write(
-    database: str, workshop: Workshop
-) -> None:
-    from headwater.modules.identity import MODULE as IDENTITY
-
-    shop = workshop.module("shop", "identity")
-    schema = workshop.package
-    text = _MODELS.format(prefix=schema.title().replace("_", ""), schema=schema)
-    (shop.migrations.parent / "models.py").write_text(text)
-    system, settings = System("shop", [IDENTITY, shop]), Settings(database_url=database)
-    path = await new_revision(system, settings, "shop", "The first goods.")
-    assert path.name == "0001_the_first_goods.py"
-    written = revision_files.read(system).of("shop")[0]
-    assert (written.revision, written.name, written.down) == ("shop_0001", "The first goods", ())
-    assert written.depends_on[0] == "kernel_0001"
-    assert any(needed.startswith("identity_") for needed in written.depends_on)
-    with pytest.raises(PendingMigrations, match="shop_0001"):
-        await new_revision(system, settings, "shop", "too early")
-    await migrate(system, settings)
-    second = await new_revision(system, settings, "shop", "nothing")
-    assert second.name == "0002_nothing.py"
-    assert second.read_text().rstrip().endswith("def upgrade() -> None:\n    pass")
-    assert 'down_revision = "shop_0001"\nbranch_labels = None\ndepends_on = None' in second.read_text()
-
-
-async def test_a_new_revision_of_an_unknown_module_is_refused(database: str) -> None:
-    from headwater.kernel.errors import InvalidValue
-
-    for module, message in (
-        ("shoop", "x"),
-        ("trading", "..."),
-    ):
-        with pytest.raises(InvalidValue):
-            await new_revision(EVERYTHING, Settings(database_url=database), module, message)
-
-
-def test_a_module_without_revisions_has_none(workshop: Workshop) -> None:
-    made: Module = workshop.module("shop")
-    made.migrations.rmdir()
-    assert revision_files.read(workshop.system()).of("shop") == ()
