@@ -33,6 +33,11 @@ def _enum_values(members: type[enum.Enum]) -> list[str]:
     return [str(member.value) for member in members]
 
 
+def native_enum(members: type[enum.Enum], *, name: str, schema: str | None = None) -> Enum:
+    """The column type of a PostgreSQL enum whose labels are the members' values."""
+    return Enum(members, name=name, schema=schema, values_callable=_enum_values)
+
+
 class Model(DeclarativeBase):
     """The base of every entity.
 
