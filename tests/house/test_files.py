@@ -17,6 +17,7 @@ TESTED_ELSEWHERE = {
         "tests/kernel/test_migrations.py",
         "its rows are what migrate and validate speak of",
     ),
+    "kernel/resource.py": ("tests/service/test_resource.py", "its point is the requests it answers"),
     "kernel/idempotency.py": ("tests/service/test_idempotency.py", "its point is a request that is sent twice"),
 }
 # Files without logic of their own: declarations that the house tests compare.

@@ -21,18 +21,18 @@ async def test_it_documents_every_operation_with_what_it_takes_and_answers(anyon
     document = (await anyone.get("/openapi.json")).json()
     assert document["openapi"] == "3.1.0"
     create = document["paths"]["/v1/shop/products"]["post"]
-    assert create["security"] == [{"bearer": ["shop:product:write"]}, {"apiKey": ["shop:product:write"]}]
+    assert create["security"] == [{"bearer": ["shop:part:write"]}, {"apiKey": ["shop:part:write"]}]
     assert [p["name"] for p in create["parameters"]] == ["Idempotency-Key"]
-    body = document["components"]["schemas"]["NewProduct"]
+    body = document["components"]["schemas"]["NewPart"]
     assert body["additionalProperties"] is False
     assert set(body["required"]) == {"sku", "name", "price"}
     assert set(body["properties"]) == {"sku", "name", "price", "stock", "colour", "tags", "specifications"}
     assert body["properties"]["stock"]["maximum"] == 1_000_000
     assert set(create["responses"]) == {"201", "400", "401", "403", "409", "413", "415", "422", "500", "503"}
-    shown = document["components"]["schemas"]["Product"]["properties"]
+    shown = document["components"]["schemas"]["Part"]["properties"]
     assert "cost" not in shown
     assert shown["created_at"] == {"type": "string", "format": "date-time"}
-    read = document["paths"]["/v1/shop/products/{product_id}"]["get"]
+    read = document["paths"]["/v1/shop/products/{part_id}"]["get"]
     assert {"200", "304", "401", "404", "422"} <= set(read["responses"])
     assert "security" not in read
     listed = document["paths"]["/v1/shop/products"]["get"]
@@ -58,18 +58,7 @@ async def test_generators_of_clients_get_cursors_and_if_match_as_parameters(anyo
     assert strict["x-issued-parameters"] == [{"$ref": "#/components/parameters/Cursor"}]
     loose = (await anyone.get("/openapi.json?for=clients")).json()["paths"]
     assert {"$ref": "#/components/parameters/Cursor"} in loose["/v1/shop/products"]["get"]["parameters"]
-    assert {"$ref": "#/components/parameters/IfMatch"} in loose["/v1/shop/products/{product_id}"]["patch"]["parameters"]
-
-
-async def test_the_docs_page_names_every_path_and_loads_nothing_from_elsewhere(anyone: httpx.AsyncClient) -> None:
-    page = await anyone.get("/docs")
-    document = (await anyone.get("/openapi.json")).json()
-    for path in document["paths"]:
-        assert path in page.text
-    assert "http://" not in page.text
-    assert "https://" not in page.text
-    assert "<script" not in page.text
-    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert {"$ref": "#/components/parameters/IfMatch"} in loose["/v1/shop/products/{part_id}"]["patch"]["parameters"]
 
 
 @pytest_asyncio.fixture

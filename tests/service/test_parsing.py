@@ -17,9 +17,9 @@ def errors_of(response: httpx.Response) -> dict[str, str]:
 
 
 async def test_a_malformed_id_is_refused(anyone: httpx.AsyncClient) -> None:
-    assert errors_of(await anyone.get("/v1/shop/products/42")).keys() == {"product_id"}
-    assert errors_of(await anyone.get("/v1/shop/products/%00")).keys() == {"product_id"}
-    assert errors_of(await anyone.get("/v1/shop/products/a%2Fb")).keys() == {"product_id"}
+    assert errors_of(await anyone.get("/v1/shop/products/42")).keys() == {"part_id"}
+    assert errors_of(await anyone.get("/v1/shop/products/%00")).keys() == {"part_id"}
+    assert errors_of(await anyone.get("/v1/shop/products/a%2Fb")).keys() == {"part_id"}
 
 
 async def test_integers_are_bounded_to_bigint(anyone: httpx.AsyncClient) -> None:

@@ -17,7 +17,7 @@ def every_error() -> list[type[errors.HeadwaterError]]:
         one = waiting.pop()
         found.append(one)
         waiting += one.__subclasses__()
-    return [one for one in found if one.__module__.startswith("headwater.")]
+    return [one for one in found if one.__module__.startswith("headwater.kernel.")]
 
 
 def test_every_error_of_the_tree_has_a_kind() -> None:
@@ -77,10 +77,10 @@ async def test_errors_of_the_database_are_told_by_what_they_mean(seller: httpx.A
     taken = await seller.post("/v1/shop/products", json={"sku": "HD-20", "name": "x", "price": "1"})
     assert taken.status_code == 409
     assert taken.json()["type"] == "/problems/already-exists"
-    missing = await seller.post("/v1/shop/notes", json={"product_id": str(product.id)[:-1] + "0", "said": "x"})
+    missing = await seller.post("/v1/shop/notes", json={"part_id": str(product.id)[:-1] + "0", "said": "x"})
     assert missing.status_code == 409
     assert missing.json()["type"] == "/problems/missing-reference"
-    await seller.post("/v1/shop/notes", json={"product_id": str(product.id), "said": "x"})
+    await seller.post("/v1/shop/notes", json={"part_id": str(product.id), "said": "x"})
     referenced = await seller.delete(f"/v1/shop/products/{product.id}")
     assert referenced.status_code == 409
     assert referenced.json()["type"] == "/problems/still-referenced"

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.service.conftest import Note, Product
+from tests.service.conftest import Part, Remark
 
 from headwater.kernel.errors import ProgrammingError
 from headwater.kernel.resource import merge_patch, resource
@@ -79,10 +79,10 @@ def test_merge_patch_follows_the_examples_of_its_rfc() -> None:
 
 
 def test_scopes_paths_and_verbs_follow_the_declaration() -> None:
-    routes = resource(Note, path="/v1/x/notes", module="x", verbs=("list", "delete"), read_scope=True)
+    routes = resource(Remark, path="/v1/x/notes", module="x", verbs=("list", "delete"), read_scope=True)
     assert [(r.method, r.path, r.scope) for r in routes] == [
-        ("GET", "/v1/x/notes", "x:note:read"),
-        ("DELETE", "/v1/x/notes/{note_id}", "x:note:write"),
+        ("GET", "/v1/x/notes", "x:remark:read"),
+        ("DELETE", "/v1/x/notes/{remark_id}", "x:remark:write"),
     ]
     with pytest.raises(ProgrammingError, match="no verb 'remove'"):
-        resource(Product, path="/p", verbs=("remove",))  # type: ignore[arg-type]  # that is what is refused
+        resource(Part, path="/p", verbs=("remove",))  # type: ignore[arg-type]  # that is what is refused

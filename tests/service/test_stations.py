@@ -13,7 +13,6 @@ from tests.service.conftest import SYSTEM, authenticate, client_of
 from headwater import __version__
 from headwater.embedded.valkey import EmbeddedValkey
 from headwater.kernel.lifecycle import Headwater
-from headwater.kernel.module import System
 from headwater.kernel.settings import Settings
 from headwater.service.app import create_app
 
@@ -79,48 +78,6 @@ async def test_ready_means_that_no_revision_waits(headwater: Headwater, empty_da
         response = await client.get("/ready")
         assert response.status_code == 503
         assert "kernel_0001" in response.json()["reasons"][0]
-
-
-async def test_an_admin_migrates_and_seeds_over_http(headwater: Headwater, empty_database: str) -> None:
-    from uuid import UUID
-
-    from headwater.kernel.caller import Caller
-
-    async def admin(_: str) -> Caller:
-        return Caller(id=UUID(int=9), name="admin", scopes=frozenset({"*:*:*"}))
-
-    identity = System("small", [m for m in headwater.system.modules if m.name == "identity"])
-    async with (
-        Headwater.open(identity, Settings(database_url=empty_database)) as opened,
-        client_of(create_app(opened, authenticate=admin), "admin") as client,
-    ):
-        before = (await client.get("/api/admin/migration-status")).json()
-        assert before["pending"] >= 2
-        applied = (await client.post("/api/admin/migrate")).json()["applied"]
-        assert len(applied) == before["pending"]
-        assert (await client.post("/api/admin/migrate")).json()["applied"] == []
-        assert (await client.get("/api/admin/migration-status")).json()["pending"] == 0
-        assert (await client.get("/ready")).status_code == 200
-        seeded = (await client.post("/api/admin/seed", json={"profile": "demo"})).json()
-        assert sum(seeded["added"].values()) > 0
-        again = (await client.post("/api/admin/seed", json={"profile": "demo"})).json()
-        assert sum(again["added"].values()) == 0
-        assert (await client.post("/api/admin/seed", json={"profile": "all"})).status_code == 422
-
-
-async def test_metrics_count_by_route_and_status_and_show_the_pool(anyone: httpx.AsyncClient) -> None:
-    for path in ("/v1/shop/numbers/1", "/v1/shop/numbers/2", "/v1/shop/numbers/404", "/elsewhere"):
-        await anyone.get(path)
-    metrics = await anyone.get("/metrics")
-    assert metrics.headers["content-type"].startswith("text/plain")
-    route = 'method="GET",route="/v1/shop/numbers/{number}"'
-    assert f'headwater_http_requests_total{{{route},status="200"}} 2.0' in metrics.text
-    assert f'headwater_http_requests_total{{{route},status="404"}} 1.0' in metrics.text
-    assert f"headwater_http_request_seconds_count{{{route}}} 3.0" in metrics.text
-    assert f'headwater_http_request_seconds_bucket{{le="+Inf",{route}}} 3.0' in metrics.text
-    assert 'route="unmatched",status="404"} 1.0' in metrics.text
-    assert "headwater_pool_size_max 10.0" in metrics.text
-    assert "headwater_http_in_flight 1.0" in metrics.text
 
 
 async def test_the_index_leads_to_everything(anyone: httpx.AsyncClient) -> None:

@@ -27,6 +27,7 @@ from headwater.service.logs import ACCESS, SERVICE
 from headwater.service.metrics import Metrics, Tally
 from headwater.service.operations import Operation, Request
 from headwater.service.problems import Refusal, problem_of
+from headwater.service.process import settle
 from headwater.service.router import Router
 from headwater.service.stations import Station, stations
 
@@ -282,9 +283,11 @@ def _facts(request_id: bytes) -> dict[str, Any]:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """The data layer is opened and closed by whoever made the app; here is nothing to start."""
+    """The data layer is opened and closed by whoever made the app. A mounted app is never sent these messages."""
     while True:
         message = await receive()
+        if message["type"] == "lifespan.startup":
+            settle()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
