@@ -191,15 +191,21 @@ async def test_sixteen_at_once_all_succeed_and_apply_each_revision_once(
 
 
 async def test_two_databases_are_migrated_side_by_side_in_one_process(
-    empty: Settings, database: str, workshop: Workshop
+    empty: Settings, raw: Any, database: str, workshop: Workshop
 ) -> None:
-    """`alembic.op` is one for the process: each revision must still reach its own database."""
+    """`alembic.op` is one for the process: the first is held in the middle of a revision while the second comes by."""
     shop = workshop.module("shop")
-    body = "\n".join(f'op.execute("create table public.side_{n} ()")' for n in range(20))
-    workshop.revision(shop, 1, body=body)
-    others = Settings(database_url=database)
-    await asyncio.gather(migrate(workshop.system(), empty), migrate(workshop.system(), others))
-    for settings in (empty, others):
+    statements = ("create table public.a ()", "select pg_advisory_xact_lock(77)", "create table public.b ()")
+    workshop.revision(shop, 1, *statements, options="lock_timeout_ms = 0")
+    second = Settings(database_url=database)
+    await raw.execute("select pg_advisory_lock(77)")  # advisory locks belong to one database: the second does not wait
+    migrations = [asyncio.create_task(migrate(workshop.system(), empty))]
+    await until(lambda: raw.fetchval("select pid from pg_locks where objid = 77 and not granted"))
+    migrations.append(asyncio.create_task(migrate(workshop.system(), second)))
+    await asyncio.wait(migrations[1:], timeout=0.5)  # without turns it would be through by now
+    await raw.execute("select pg_advisory_unlock(77)")
+    await asyncio.gather(*migrations)
+    for settings in (empty, second):
         assert (await validate(workshop.system(), settings)).valid
 
 
@@ -317,8 +323,9 @@ async def test_a_lock_that_never_comes_free_ends_with_who_is_in_the_way(
     await raw.execute("set application_name = 'the old report'")
     async with raw.transaction():
         await raw.execute("select * from shop.goods")
-        with pytest.raises(LockNotAvailable, match=r"'shop_0002'.*the old report, idle in transaction") as caught:
-            await migrate(workshop.system(), empty, lock_wait_seconds=0.3)
+        async with asyncio.timeout(60):
+            with pytest.raises(LockNotAvailable, match=r"'shop_0002'.*the old report, idle in transaction") as caught:
+                await migrate(workshop.system(), empty, lock_wait_seconds=0.3)
     assert raw.get_server_pid() in caught.value.detail["pids"]
     assert [a.revision for a in (await migrate(workshop.system(), empty)).applied] == ["shop_0002"]
 

@@ -112,10 +112,13 @@ class Workshop:
             _RUN,
             self.system_name(),
             settings.direct,
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            env={**os.environ, "PYTHONPATH": self._python_path()},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+
+    def _python_path(self) -> str:
+        return os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH", ""))))
 
     def command(self, dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`headwater ARGUMENTS` on the workshop's system and that database, to its end."""
@@ -126,5 +129,5 @@ class Workshop:
             timeout=120,
             stdin=subprocess.DEVNULL,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder), "HEADWATER_DATABASE_URL": dsn},
+            env={**os.environ, "PYTHONPATH": self._python_path(), "HEADWATER_DATABASE_URL": dsn},
         )
