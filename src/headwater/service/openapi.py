@@ -171,8 +171,9 @@ class _Schemas:
         self.components = {short.get(name, name): _refined(one, short) for name, one in components.items()} | {
             "JsonValue": _JSON_VALUE
         }
-        by_status = self.components["Problem"]["properties"]
-        by_status["type"]["format"] = "uri-reference"
+        for name in ("Problem", "FieldError"):  # they repeat what was wrong as it came, NUL characters included
+            self.components[name] = components[name]
+        self.components["Problem"]["properties"]["type"]["format"] = "uri-reference"
 
     def of(self, kind: Any) -> dict[str, Any]:
         for wanted, made in zip(self._wanted, self._made, strict=True):

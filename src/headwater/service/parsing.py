@@ -221,7 +221,7 @@ class QueryReader(typing.Generic[S]):
             FieldError(parameter=n, detail="The parameter is required.") for n in self._required if n not in given
         ]
         if wrong:
-            raise Refusal("invalid-value", "The query string has errors.", errors=wrong)
+            raise Refusal("invalid-value", "The query string has errors.", errors=list(dict.fromkeys(wrong))[:20])
         try:
             return self._make(**values)
         except (ValueError, TypeError) as error:
