@@ -13,7 +13,7 @@ from headwater import __version__
 from headwater.kernel import errors
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.views import view
 from headwater.service.answers import encode, shown_type
 from headwater.service.declarations import Declaration
@@ -188,7 +188,7 @@ def _custom_schema(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, Model):
         return {"$ref": _REF.format(name=view(kind).struct.__name__)}
     origin = typing.get_origin(kind)
-    if origin is Page:
+    if origin in (Page, JsonPage):
         return {"type": "object"}
     raise NotImplementedError
 
@@ -394,7 +394,7 @@ def _responses(one: Declaration, schemas: _Schemas) -> dict[str, Any]:
     if one.answer is not None:
         if one.route.method == "GET":
             names.append("ETag")
-            if typing.get_origin(one.answer) is Page:
+            if typing.get_origin(one.answer) in (Page, JsonPage):
                 names.append("Link")
         elif one.entity is not None and view(one.entity).version_name is not None:
             names.append("ETag")

@@ -14,7 +14,7 @@ from headwater.kernel import idempotency
 from headwater.kernel.caller import Caller
 from headwater.kernel.errors import Unauthenticated
 from headwater.kernel.lifecycle import Headwater
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.transaction import Transaction
 from headwater.kernel.views import view
 from headwater.service.answers import JSON, Answer, body_tag, matches, next_link, renderer
@@ -82,7 +82,7 @@ class Operation:
         self._status = declaration.status
         self._render = renderer(declaration.answer)
         self._is_get = route.method == "GET"
-        self._is_page = getattr(declaration.answer, "__origin__", None) is Page
+        self._is_page = getattr(declaration.answer, "__origin__", None) in (Page, JsonPage)
         self._location = declaration.location
         self._is_idempotent = declaration.is_idempotent
         self._label = f"{route.method} {route.path}"
