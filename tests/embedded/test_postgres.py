@@ -138,11 +138,11 @@ async def test_a_killed_postmaster_with_a_busy_child_does_not_stop_the_next_star
         # A loop without a wait does not notice that the postmaster has gone.
         busy = asyncio.create_task(connection.execute("do $$ begin loop null; end loop; end $$"))
         await until(postgres.dsn, "select count(*) = 1 from pg_stat_activity where query like 'do %'")
-        postmaster = postgres.identity
+        postmaster = postgres.server.identity
         assert postmaster is not None
         os.kill(postmaster.pid, signal.SIGKILL)
         assert await ended([postmaster], within_seconds=10)
-        assert postgres.died
+        assert postgres.server.died
         assert living_in(made_home / "postgres", "postgres"), "the busy child goes on"
         await postgres.start()
         assert await answer(postgres.dsn) == 1
@@ -179,7 +179,7 @@ async def test_a_recorded_number_that_now_belongs_to_another_process_is_left_alo
     try:
         Home(made_home).write("postgres", {"port": 20000, "pid": other.pid, "started": "boot:1"})
         postgres = EmbeddedPostgres(made_home, durable=False)
-        assert not postgres.running
+        assert not postgres.server.running
         await postgres.start()
         await postgres.stop()
         assert other.poll() is None

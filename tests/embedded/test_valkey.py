@@ -36,13 +36,13 @@ async def test_it_keeps_its_keys_over_a_stop_and_wants_a_password(made_home: Pat
 async def test_after_sigkill_the_next_start_succeeds(made_home: Path) -> None:
     valkey = EmbeddedValkey(made_home)
     await valkey.start()
-    assert valkey.identity is not None
-    killed = valkey.identity
+    assert valkey.server.identity is not None
+    killed = valkey.server.identity
     os.kill(killed.pid, signal.SIGKILL)
     assert await ended([killed], within_seconds=10)
-    assert valkey.died
+    assert valkey.server.died
     await valkey.start()
-    assert valkey.running
+    assert valkey.server.running
     assert await valkey.stop()
     assert not await valkey.stop()
 

@@ -332,7 +332,7 @@ async def _watch(own: list[EmbeddedPostgres | EmbeddedValkey], progress: Progres
         while True:
             for store in own:
                 name = type(store).__name__.removeprefix("Embedded")
-                if not store.died:
+                if not store.server.died:
                     told.discard(name)
                 elif wanted.is_set():
                     progress(f"Starting {name} again.")
@@ -355,13 +355,13 @@ async def _wake(home: Home, running: Running, progress: Progress) -> None:
     from headwater.embedded.postgres import EmbeddedPostgres
     from headwater.embedded.valkey import EmbeddedValkey
 
-    stores = [store for store in (EmbeddedPostgres(home), EmbeddedValkey(home)) if store.died]
+    stores = [store for store in (EmbeddedPostgres(home), EmbeddedValkey(home)) if store.server.died]
     if not stores:
         return
     progress("A store of this home has ended; starting it again.")
     deadline = time.monotonic() + _READY_SECONDS_MAX
     running.identity.send(signal.SIGUSR1)
-    while not all(store.ready for store in stores):
+    while not all(store.server.ready for store in stores):
         if time.monotonic() > deadline or not running.identity.alive:
             raise Unreachable(
                 f"A store of {home.path} has ended and could not be started again.",

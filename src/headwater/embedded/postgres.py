@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
 import signal
-import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -16,17 +13,8 @@ from urllib.parse import quote
 import asyncpg
 
 from headwater.embedded.home import Home
-from headwater.embedded.processes import (
-    ProcessIdentity,
-    end,
-    ended,
-    finished,
-    give_to_server,
-    launch,
-    living_in,
-    number_is_used,
-    server_owner,
-)
+from headwater.embedded.processes import finished, give_to_server, launch, number_is_used, server_owner
+from headwater.embedded.server import Server
 from headwater.kernel.errors import ProgrammingError, RefusedError, Unreachable
 
 ROLE = "headwater"
@@ -63,7 +51,8 @@ _CARELESS = {
     "checkpoint_timeout": "1h",
 }
 _READY_SECONDS_MAX = 120.0  # crash recovery of a large cluster takes its time
-_PORT_ATTEMPTS_MAX = 5
+# SIGINT: roll back and shut down. SIGQUIT: leave the rest to recovery at the next start.
+_STOPPING = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
 
 def programs() -> Path:
@@ -87,7 +76,16 @@ class EmbeddedPostgres:
         self.durable = durable
         self.data = self.home.path / "postgres"
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self.server = Server(
+            self.home,
+            "postgres",
+            display_name="PostgreSQL",
+            program="postgres",
+            title=f"postgres: {self._name}: ",
+            stopping=_STOPPING,
+            ready_seconds_max=_READY_SECONDS_MAX,
+            ask_every_seconds=0.01,
+        )
 
     async def __aenter__(self) -> EmbeddedPostgres:
         await self.start()
@@ -125,86 +123,25 @@ class EmbeddedPostgres:
 
     @property
     def _known_port(self) -> int:
-        port = self.port or self.home.read("postgres").get("port", 0)
-        if not port:
-            raise ProgrammingError(f"The PostgreSQL of {self.home.path} has never been started.")
-        return int(port)
-
-    @property
-    def identity(self) -> ProcessIdentity | None:
-        """The postmaster as recorded in the home, when it still runs."""
-        recorded = self.home.read("postgres")
-        if not recorded.get("pid"):
-            return None
-        identity = ProcessIdentity(int(recorded["pid"]), str(recorded.get("started")))
-        return identity if identity.alive else None
-
-    @property
-    def running(self) -> bool:
-        """Whether the postmaster of this home runs, no matter who started it."""
-        if self._process is not None:
-            return self._process.poll() is None
-        return self.identity is not None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it runs and has answered since it was started, no matter who started it."""
-        return self.identity is not None and bool(self.home.read("postgres").get("ready"))
-
-    @property
-    def died(self) -> bool:
-        """Whether it was started and has ended without `stop`."""
-        if self._process is not None:
-            return self._process.poll() is not None
-        return bool(self.home.read("postgres").get("pid")) and self.identity is None
+        return self.port or self.server.recorded_port
 
     async def start(self) -> None:
         """Make the cluster if there is none, end what a killed run left behind, start, and return when it answers."""
         self.home.prepare()
-        await self._end_leftovers()
+        await self.server.end_leftovers()
         if not self.data.exists():
             await self._create()
         self._check_data()
         sockets = self.home.sockets()
-        taken = None
-        for _ in range(_PORT_ATTEMPTS_MAX):
-            self.port = taken = self.home.port("postgres", avoid=taken)
+        for port in self.server.ports():
+            self.port = port
             self._remove_stale_locks(sockets)
-            if await self._started_on(self.port, sockets):
+            if await self._started_on(port, sockets):
                 return
-        raise Unreachable(
-            f"No port could be kept for the PostgreSQL of {self.home.path} in {_PORT_ATTEMPTS_MAX} attempts.",
-            remedy="See what else opens ports on this machine, and try again.",
-        )
 
     async def stop(self) -> bool:
         """Stop the server, also one that a killed process of this home has left. Whether anything ran."""
-        ours = self._owned()
-        if ours:
-            # SIGINT: roll back and shut down. SIGQUIT: leave the rest to recovery at the next start.
-            await end(ours, ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)))
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
-        recorded = self.home.read("postgres")
-        if recorded.get("pid"):
-            self.home.write("postgres", {"port": recorded.get("port")})
-        return bool(ours)
-
-    def _owned(self) -> list[ProcessIdentity]:
-        """What runs on our data: the recorded postmaster first, then whatever has the folder as working directory."""
-        found: dict[int, ProcessIdentity] = {}
-        if self.identity is not None:
-            found[self.identity.pid] = self.identity
-        for identity in living_in(self.data, "postgres", title=f"postgres: {self._name}: "):
-            found.setdefault(identity.pid, identity)
-        return list(found.values())
-
-    async def _end_leftovers(self) -> None:
-        """A killed run leaves a postmaster that is shutting down; a killed postmaster leaves children for a moment."""
-        leftovers = self._owned()
-        if leftovers and not await ended(leftovers, within_seconds=0.5):
-            await self.stop()
+        return await self.server.stop()
 
     async def _create(self) -> None:
         """initdb beside the final place, then rename: an initdb that was killed half-way leaves nothing in the way."""
@@ -281,50 +218,25 @@ class EmbeddedPostgres:
         fixed |= {"unix_socket_permissions": "0700", "cluster_name": self._name}
         for name, value in (fixed if self.durable else {**_CARELESS, **fixed}).items():
             command += ["-c", f"{name}={value}"]
-        log_path = self.home.log("postgres")
-        with log_path.open("ab") as log:
-            said_before = log.tell()
-            self._process = launch(
-                command,
-                log=log,
-                death_signal=signal.SIGINT if self.durable else signal.SIGQUIT,
-                needs=(programs() / "postgres", programs().parent / "lib", programs().parent / "share", self.home.path),
-            )
-        identity = ProcessIdentity.of(self._process.pid)
-        if identity is not None:
-            self.home.write("postgres", {"port": port, "pid": identity.pid, "started": identity.started})
-        try:
-            if await self._answers(sockets / f".s.PGSQL.{port}"):
-                self.home.write("postgres", {**self.home.read("postgres"), "ready": True})
-                return True
-        except BaseException:
-            await self.stop()
-            raise
-        self._process = None
-        with log_path.open("rb") as log:
-            log.seek(said_before)
-            said = log.read().decode(errors="replace")
+        said = await self.server.start(
+            command,
+            port=port,
+            socket=sockets / f".s.PGSQL.{port}",
+            answers=self._answers,
+            death_signal=signal.SIGINT if self.durable else signal.SIGQUIT,
+            needs=(programs() / "postgres", programs().parent / "lib", programs().parent / "share", self.home.path),
+        )
+        if said is None:
+            return True
         if "could not create any TCP/IP sockets" in said:
             return False
-        raise Unreachable(
-            f"PostgreSQL ended before it was ready: {_last_words(said)}", remedy=f"Its log is {log_path}."
-        )
+        raise self.server.ended_early(_last_words(said))
 
-    async def _answers(self, socket_path: Path) -> bool:
-        """Wait for a real connection to our database, making it if it is missing; False if the server ends."""
-        assert self._process is not None
-        deadline = time.monotonic() + _READY_SECONDS_MAX
-        while self._process.poll() is None:
-            if time.monotonic() > deadline:
-                raise Unreachable(
-                    f"PostgreSQL was not ready within {_READY_SECONDS_MAX:.0f} s.",
-                    remedy=f"Its log is {self.home.log('postgres')}.",
-                )
-            if socket_path.exists():  # noqa: ASYNC240  # one stat of a local file
-                with contextlib.suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
-                    await self._ensure_database()
-                    return True
-            await asyncio.sleep(0.01)
+    async def _answers(self) -> bool:
+        """Whether a real connection to our database can be made; the database is made if it is missing."""
+        with contextlib.suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+            await self._ensure_database()
+            return True
         return False
 
     async def _ensure_database(self) -> None:

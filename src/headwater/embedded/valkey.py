@@ -6,18 +6,14 @@ import asyncio
 import contextlib
 import platform
 import signal
-import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 from headwater.embedded.home import Home
-from headwater.embedded.processes import ProcessIdentity, end, ended, give_to_server, launch, living_in
-from headwater.kernel.errors import ProgrammingError, Unreachable
-
-_READY_SECONDS_MAX = 30.0
-_PORT_ATTEMPTS_MAX = 5
+from headwater.embedded.processes import give_to_server
+from headwater.embedded.server import Server
+from headwater.kernel.errors import ProgrammingError
 
 
 def program() -> Path:
@@ -45,7 +41,15 @@ class EmbeddedValkey:
         self.home = home if isinstance(home, Home) else Home(home)
         self.data = self.home.path / "valkey"
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self.server = Server(
+            self.home,
+            "valkey",
+            display_name="Valkey",
+            program="valkey-server",
+            stopping=((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)),
+            ready_seconds_max=30.0,
+            ask_every_seconds=0.005,
+        )
 
     async def __aenter__(self) -> EmbeddedValkey:
         await self.start()
@@ -57,9 +61,7 @@ class EmbeddedValkey:
     @property
     def dsn(self) -> str:
         """Over TCP: what users are shown."""
-        port = self.port or self.home.read("valkey").get("port", 0)
-        if not port:
-            raise ProgrammingError(f"The Valkey of {self.home.path} has never been started.")
+        port = self.port or self.server.recorded_port
         return f"redis://:{quote(self._password, safe='')}@127.0.0.1:{port}/0"
 
     @property
@@ -75,71 +77,19 @@ class EmbeddedValkey:
     def _password(self) -> str:
         return self.home.secret("valkey")
 
-    @property
-    def identity(self) -> ProcessIdentity | None:
-        """The server as recorded in the home, when it still runs."""
-        recorded = self.home.read("valkey")
-        if not recorded.get("pid"):
-            return None
-        identity = ProcessIdentity(int(recorded["pid"]), str(recorded.get("started")))
-        return identity if identity.alive else None
-
-    @property
-    def running(self) -> bool:
-        """Whether the server of this home runs, no matter who started it."""
-        if self._process is not None:
-            return self._process.poll() is None
-        return self.identity is not None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it runs and has answered since it was started, no matter who started it."""
-        return self.identity is not None and bool(self.home.read("valkey").get("ready"))
-
-    @property
-    def died(self) -> bool:
-        """Whether it was started and has ended without `stop`."""
-        if self._process is not None:
-            return self._process.poll() is not None
-        return bool(self.home.read("valkey").get("pid")) and self.identity is None
-
     async def start(self) -> None:
         """End what a killed run left behind, start, and return when it answers PING."""
         self.home.prepare()
-        leftovers = self._owned()
-        if leftovers and not await ended(leftovers, within_seconds=0.5):
-            await self.stop()
+        await self.server.end_leftovers()
         self.home.folder("valkey", for_server=True)
-        taken = None
-        for _ in range(_PORT_ATTEMPTS_MAX):
-            self.port = taken = self.home.port("valkey", avoid=taken)
-            if await self._started_on(self.port):
+        for port in self.server.ports():
+            self.port = port
+            if await self._started_on(port):
                 return
-        raise Unreachable(
-            f"No port could be kept for the Valkey of {self.home.path} in {_PORT_ATTEMPTS_MAX} attempts.",
-            remedy="See what else opens ports on this machine, and try again.",
-        )
 
     async def stop(self) -> bool:
         """Save and stop, also a server that a killed process of this home has left. Whether anything ran."""
-        ours = self._owned()
-        if ours:
-            await end(ours, ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)))
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
-        recorded = self.home.read("valkey")
-        if recorded.get("pid"):
-            self.home.write("valkey", {"port": recorded.get("port")})
-        return bool(ours)
-
-    def _owned(self) -> list[ProcessIdentity]:
-        found: dict[int, ProcessIdentity] = {}
-        if self.identity is not None:
-            found[self.identity.pid] = self.identity
-        for identity in living_in(self.data, "valkey-server"):
-            found.setdefault(identity.pid, identity)
-        return list(found.values())
+        return await self.server.stop()
 
     def _write_configuration(self, port: int) -> Path:
         """A file, because a command line is there for everyone on the machine to read."""
@@ -167,51 +117,25 @@ class EmbeddedValkey:
         """Start and wait; False when the port was taken at the last moment."""
         self._socket.unlink(missing_ok=True)
         configuration = self._write_configuration(port)
-        log_path = self.home.log("valkey")
-        with log_path.open("ab") as log:
-            said_before = log.tell()
-            self._process = launch(
-                [str(program()), str(configuration)],
-                log=log,
-                death_signal=signal.SIGTERM,
-                needs=(program(), self.home.path),
-            )
-        identity = ProcessIdentity.of(self._process.pid)
-        if identity is not None:
-            self.home.write("valkey", {"port": port, "pid": identity.pid, "started": identity.started})
-        try:
-            if await self._answers():
-                self.home.write("valkey", {**self.home.read("valkey"), "ready": True})
-                return True
-        except BaseException:
-            await self.stop()
-            raise
-        self._process = None
-        with log_path.open("rb") as log:
-            log.seek(said_before)
-            said = log.read().decode(errors="replace")
+        said = await self.server.start(
+            [str(program()), str(configuration)],
+            port=port,
+            socket=self._socket,
+            answers=self._answers,
+            death_signal=signal.SIGTERM,
+            needs=(program(), self.home.path),
+        )
+        if said is None:
+            return True
         if "Address already in use" in said:
             return False
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        raise Unreachable(
-            f"Valkey ended before it was ready: {(lines or ['it said nothing'])[-1]}", remedy=f"Its log is {log_path}."
-        )
+        raise self.server.ended_early((lines or ["it said nothing"])[-1])
 
     async def _answers(self) -> bool:
-        """Wait for PONG; False if the server ends."""
-        assert self._process is not None
-        deadline = time.monotonic() + _READY_SECONDS_MAX
-        while self._process.poll() is None:
-            if time.monotonic() > deadline:
-                raise Unreachable(
-                    f"Valkey was not ready within {_READY_SECONDS_MAX:.0f} s.",
-                    remedy=f"Its log is {self.home.log('valkey')}.",
-                )
-            if self._socket.exists():
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    if await self._pong():
-                        return True
-            await asyncio.sleep(0.005)
+        """Whether it says PONG."""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            return await self._pong()
         return False
 
     async def _pong(self) -> bool:
