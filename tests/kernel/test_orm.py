@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import selectinload
 from tests.kernel.conftest import Opener
@@ -129,3 +130,17 @@ async def test_a_value_is_not_an_orm_object(hw: Headwater) -> None:
     async with hw.transaction() as tx, orm_session(tx) as session:
         with pytest.raises(InvalidRequestError):
             session.add(made)
+
+
+async def test_sessions_of_one_pool_at_once_each_work_in_their_own_transaction(hw: Headwater) -> None:
+    async def add(name: str) -> str:
+        async with hw.transaction() as tx:
+            async with orm_session(tx) as session:
+                session.add(Product(name=name))
+                await session.flush()
+                mine = await session.scalar(text("select pg_backend_pid()"))
+            assert mine == await tx.connection.fetchval("select pg_backend_pid()")
+        return name
+
+    names = await asyncio.gather(*(add(f"product {n}") for n in range(6)))
+    assert await hw.repository(Product).count(Product.name.in_(names)) == 6

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from headwater.kernel.postgres import Postgres
 from headwater.kernel.transaction import Transaction
 from headwater.kernel.translation import translate
 
@@ -62,6 +65,27 @@ class _Borrowed:
         """It stays open for its owner."""
 
 
+_LENT: ContextVar[asyncpg.Connection | None] = ContextVar("lent", default=None)
+"""The connection of the session that is being opened; an engine asks for it where it would make one of its own."""
+_ENGINES: WeakKeyDictionary[Postgres, AsyncEngine] = WeakKeyDictionary()
+
+
+def _engine(postgres: Postgres) -> AsyncEngine:
+    """One engine per pool, since it asks a server once what it is (6 ms). It holds no connections."""
+    known = _ENGINES.get(postgres)
+    if known is None:
+
+        async def borrow(*_: Any, **__: Any) -> Any:
+            connection = _LENT.get()
+            assert connection is not None  # an engine is used inside orm_session only
+            return _Borrowed(connection)
+
+        known = _ENGINES[postgres] = create_async_engine(
+            "postgresql+borrowed://", poolclass=NullPool, async_creator=borrow, json_serializer=lambda value: value
+        )
+    return known
+
+
 @contextlib.asynccontextmanager
 async def orm_session(tx: Transaction) -> AsyncIterator[AsyncSession]:
     """An AsyncSession inside `tx`. What it wrote is flushed when the block ends, and undone alone if an error leaves.
@@ -69,14 +93,10 @@ async def orm_session(tx: Transaction) -> AsyncIterator[AsyncSession]:
     Raises Headwater's errors where PostgreSQL refuses.
     """
 
-    async def borrow(*_: Any, **__: Any) -> Any:
-        return _Borrowed(tx.connection)
-
-    engine = create_async_engine(
-        "postgresql+borrowed://", poolclass=NullPool, async_creator=borrow, json_serializer=lambda value: value
-    )
+    before = _LENT.get()
+    _LENT.set(tx.connection)
     try:
-        async with tx.savepoint(), engine.connect() as connection:
+        async with tx.savepoint(), _engine(tx.postgres).connect() as connection:
             session = AsyncSession(connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
             async with session:
                 yield session
@@ -85,4 +105,4 @@ async def orm_session(tx: Transaction) -> AsyncIterator[AsyncSession]:
         cause = getattr(error, "driver_exception", None) or error.orig
         raise (translate(cause) if cause is not None else None) or error from error
     finally:
-        await engine.dispose()
+        _LENT.set(before)  # not reset(): a generator may be closed in another context than it was begun in

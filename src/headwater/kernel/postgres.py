@@ -458,7 +458,7 @@ def _to_jsonb(value: Any) -> bytes:
 
 
 def _from_jsonb(raw: bytes) -> Any:
-    return _decode_json(memoryview(raw)[1:])
+    return _decode_json(raw[1:])  # the first byte is the format's version; a memoryview would cost more than the copy
 
 
 def where(dsn: str) -> str:

@@ -233,7 +233,7 @@ class Repository(Generic[M]):
             raise await self._refused(tx, key, version)
         width = len(self._shape.names)
         record = records[0]
-        return Updated(self._shape.make(record), self._shape.make([record[i] for i in range(width, 2 * width)]))
+        return Updated(self._shape.make(record), self._shape.make(record[width:]))
 
     async def upsert(self, tx: Runner, /, *, on: Sequence[Any], **values: Any) -> Upserted[M]:
         """Insert the row, or change the one that has the same unique `on` columns; one statement, no race.

