@@ -83,6 +83,19 @@ async def test_a_full_service_sheds_with_retry_after_and_still_tells_how_it_is(s
         assert (door.at_work, door.waiting) == (0, 0)
 
 
+async def test_who_waited_too_long_is_told_when_to_come_back(shop: Any, gates: Gates) -> None:
+    door = Admission(at_work_max=1, wait_seconds_max=0.01)
+    async with client_of(create_app(shop, authenticate=authenticate, admission=door)) as client:
+        held = asyncio.create_task(client.get("/v1/shop/hold"))
+        await gates.wait_for(1)
+        for answer in await asyncio.gather(*(client.get("/v1/shop/products") for _ in range(5))):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        gates.open.set()
+        assert (await held).status_code == 204
+        assert (await client.get("/v1/shop/products")).status_code == 200
+        assert door.shed_total == 5
+
+
 async def test_a_client_that_disconnects_gives_its_slot_back(shop: Any, gates: Gates) -> None:
     from tests.service.conftest import serve
 

@@ -1,7 +1,9 @@
 """Admission: how many requests are at work at once, how many may wait, and who is turned away at once.
 
-A service that takes in more than it can do serves nobody. At most `at_work_max` requests run; the next `waiting_max`
-queue in order of arrival for at most `wait_seconds_max`; every other one is refused while it is still cheap.
+A service that takes in more than it can do serves nobody. At most `at_work_max` requests run; the others queue in
+order of arrival, each for at most `wait_seconds_max`, and are then refused. The wait is the limit that counts: a client
+that is refused at once and asks again at once takes the core from those who are served (at 4,096 connections 2 % of the
+peak was left). `waiting_max` only bounds memory.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from headwater.service.problems import Refusal
 class Admission:
     """The door of one process. `enter` before work, `leave` after it, whatever happened."""
 
-    def __init__(self, *, at_work_max: int = 64, waiting_max: int = 1_000, wait_seconds_max: float = 0.5) -> None:
+    def __init__(self, *, at_work_max: int = 64, waiting_max: int = 10_000, wait_seconds_max: float = 0.5) -> None:
         self.at_work_max = at_work_max
         self.waiting_max = waiting_max
         self.wait_seconds_max = wait_seconds_max
