@@ -35,7 +35,7 @@ OTHER_VARIABLES = {
 
 # The parts of the kernel that modules use beside what `headwater` itself exports.
 FOR_MODULES = {
-    "headwater.kernel.routes": ("Route",),
+    "headwater.kernel.routes": ("Route", "PageQuery"),
     "headwater.kernel.caller": ("Caller",),
     "headwater.kernel.queries": ("Queries", "NamedQuery"),
     "headwater.kernel.seeds": ("Sowing",),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 from uuid import UUID
 
 import httpx
-import msgspec
 from sqlalchemy.orm import Mapped
 from throwaway import create_tables, database
 
 from headwater import Headwater, JsonPage, Keyed, Model, Repository, Settings, System, Timestamped, Versioned
 from headwater.kernel.errors import InvalidValue, NotFound
-from headwater.kernel.routes import Route
+from headwater.kernel.routes import PageQuery, Route
 from headwater.service.app import create_app
 
 
@@ -25,18 +23,11 @@ class Note(Keyed, Timestamped, Versioned, Model):
     text: Mapped[str]
 
 
-class Paging(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Where in the listing."""
-
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
-    cursor: str | None = None
-
-
 async def get_note(note_id: UUID, notes: Repository[Note]) -> Note:
     return await notes.get(note_id)
 
 
-async def list_notes(query: Paging, notes: Repository[Note]) -> JsonPage[Note]:
+async def list_notes(query: PageQuery, notes: Repository[Note]) -> JsonPage[Note]:
     return await notes.list_json(limit=query.limit, cursor=query.cursor)
 
 

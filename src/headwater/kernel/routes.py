@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from headwater.kernel.errors import HeadwaterError
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Isolation = Literal["read committed", "repeatable read", "serializable"]
+
+
+class PageQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where in a listing: the `query` of an operation that answers with a page.
+
+    One that also filters inherits from it: `class OrderQuery(PageQuery)`, with fields that may all be absent.
+    """
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import select
@@ -20,6 +21,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.routes import PageQuery
 from headwater.kernel.sessions import Sessions
 from headwater.kernel.settings import Settings
 from headwater.modules.identity import routes
@@ -235,8 +237,8 @@ async def test_a_key_issued_over_http_works_until_it_is_revoked(headwater: Headw
         assert (await routes.revoke_key(issued.id, tx, keys)).revoked_at is not None
     with pytest.raises(Unauthenticated):
         await authenticate(headwater, issued.key)
-    listed = await routes.list_keys(routes.Paging(limit=1), keys)
-    assert listed.items[0].name == "scanner"
+    listed = await routes.list_keys(PageQuery(limit=1), keys)
+    assert msgspec.json.decode(listed.items)[0]["name"] == "scanner"
     assert listed.next is not None
 
 

@@ -21,7 +21,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
-from headwater.kernel.routes import Route
+from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.blockchain import formats
 from headwater.modules.blockchain.models import (
@@ -53,8 +53,6 @@ Currency = Annotated[str, Meta(pattern=formats.CURRENCY_PATTERN)]
 Source = Annotated[str, Meta(pattern=formats.SOURCE_PATTERN, description="The oracle: pyth, chainlink.")]
 Price = Annotated[str, Meta(pattern=formats.PRICE_PATTERN, description="A decimal above zero, written as text.")]
 BlockNumber = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Limit = Annotated[int, Meta(ge=1, le=200)]
-Cursor = Annotated[str, Meta(description="`next` of the page before.")]
 
 
 class NewAsset(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -79,13 +77,11 @@ class AssetPatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     metadata: dict[str, Any] | UnsetType = UNSET
 
 
-class AssetSearch(msgspec.Struct, kw_only=True):
+class AssetSearch(PageQuery):
     """Words and a type; both may be absent."""
 
     q: Annotated[str, Meta(max_length=500, description='Words; "quoted phrases", or, -without.')] | None = None
     asset_type: AssetType | None = None
-    limit: Limit = 50
-    cursor: Cursor | None = None
 
 
 class NewWallet(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -143,12 +139,10 @@ class PriceQuery(msgspec.Struct, kw_only=True):
     currency: Currency = "USD"
 
 
-class PriceHistoryQuery(msgspec.Struct, kw_only=True):
+class PriceHistoryQuery(PageQuery):
     """In which currency, and where in the listing."""
 
     currency: Currency = "USD"
-    limit: Limit = 50
-    cursor: Cursor | None = None
 
 
 async def get_wallet_owner(wallet_address: Wallet, chain: BlockchainRepository) -> WalletOwner:

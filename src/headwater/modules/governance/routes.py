@@ -19,7 +19,7 @@ from headwater.kernel.errors import (
     StateConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
-from headwater.kernel.routes import Route
+from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.governance.models import Choice, Proposal, ProposalStatus, Vote
 from headwater.modules.governance.repository import GovernanceRepository, ProposalWithTally
@@ -44,23 +44,14 @@ class NewVote(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     weight: PositiveAmount = 1
 
 
-class ProposalQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ProposalQuery(PageQuery):
     """Which proposals, and where in the listing."""
 
     status: ProposalStatus | None = None
     proposer_id: UUID | None = None
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
-    cursor: str | None = None
 
 
-class Paging(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Where in a listing."""
-
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
-    cursor: str | None = None
-
-
-async def active_proposals(query: Paging, governance: GovernanceRepository) -> Page[ProposalWithTally]:
+async def active_proposals(query: PageQuery, governance: GovernanceRepository) -> Page[ProposalWithTally]:
     return await governance.active(limit=query.limit, cursor=query.cursor)
 
 
@@ -106,7 +97,7 @@ async def cast_vote(proposal_id: UUID, body: NewVote, tx: Transaction, governanc
     return await governance.vote(tx, proposal_id, user_id=body.user_id, choice=body.choice, weight=body.weight)
 
 
-async def list_votes(proposal_id: UUID, query: Paging, governance: GovernanceRepository) -> Page[Vote]:
+async def list_votes(proposal_id: UUID, query: PageQuery, governance: GovernanceRepository) -> Page[Vote]:
     return await governance.votes(proposal_id, limit=query.limit, cursor=query.cursor)
 
 

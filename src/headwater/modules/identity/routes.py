@@ -24,7 +24,7 @@ from headwater.kernel.errors import (
 )
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.pages import JsonPage
-from headwater.kernel.routes import Route
+from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.identity import authentication
 from headwater.modules.identity.contact import (
@@ -139,13 +139,6 @@ class KeyShownOnce(msgspec.Struct, kw_only=True):
     key: str
 
 
-class Paging(msgspec.Struct, kw_only=True):
-    """Where in a listing."""
-
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
-    cursor: str | None = None
-
-
 async def get_user(user_id: UUID, users: UserRepository) -> User:
     return await users.get(user_id)
 
@@ -233,7 +226,7 @@ async def issue_key(
     return KeyShownOnce(id=issued.id, name=issued.name, role=issued.role, key=issued.key)
 
 
-async def list_keys(query: Paging, keys: ApiKeyRepository) -> JsonPage[ApiKey]:
+async def list_keys(query: PageQuery, keys: ApiKeyRepository) -> JsonPage[ApiKey]:
     return await keys.list_json(order=(ApiKey.created_at.desc(),), limit=query.limit, cursor=query.cursor)
 
 

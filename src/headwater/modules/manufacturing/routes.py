@@ -20,7 +20,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
-from headwater.kernel.routes import Route
+from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.manufacturing.models import (
     Inspection,
@@ -88,21 +88,12 @@ class NewInspection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     findings: dict[str, Any] = {}
 
 
-class ManufacturingOrderQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ManufacturingOrderQuery(PageQuery):
     """Which orders, and where in the listing."""
 
     user_id: UUID | None = None
     asset_id: UUID | None = None
     status: ProductionStatus | None = None
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
-    cursor: str | None = None
-
-
-class Paging(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Where in a listing."""
-
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
-    cursor: str | None = None
 
 
 async def list_orders(query: ManufacturingOrderQuery, manufacturing: ManufacturingRepository) -> JsonPage[Order]:
@@ -147,7 +138,7 @@ async def cancel_order(
     return await manufacturing.cancel_order(tx, order_id, version=if_match)
 
 
-async def list_milestones(order_id: UUID, query: Paging, manufacturing: ManufacturingRepository) -> Page[Milestone]:
+async def list_milestones(order_id: UUID, query: PageQuery, manufacturing: ManufacturingRepository) -> Page[Milestone]:
     return await manufacturing.milestones(order_id, limit=query.limit, cursor=query.cursor)
 
 
@@ -172,7 +163,7 @@ async def advance_milestone(
 
 
 async def list_inspections(
-    milestone_id: UUID, query: Paging, manufacturing: ManufacturingRepository
+    milestone_id: UUID, query: PageQuery, manufacturing: ManufacturingRepository
 ) -> Page[Inspection]:
     return await manufacturing.inspections(milestone_id, limit=query.limit, cursor=query.cursor)
 

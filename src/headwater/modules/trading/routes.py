@@ -18,7 +18,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.pages import JsonPage
-from headwater.kernel.routes import Route
+from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.trading.models import Order, OrderStatus, Side
 from headwater.modules.trading.repository import DEPTH_MAX, MarketSummary, OrderBook, TradingRepository
@@ -34,15 +34,13 @@ class NewOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     quantity: PositiveAmount
 
 
-class OrderQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class OrderQuery(PageQuery):
     """Which orders, and where in the listing."""
 
     user_id: UUID | None = None
     asset_id: UUID | None = None
     side: Side | None = None
     status: OrderStatus | None = None
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
-    cursor: str | None = None
 
 
 class Depth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
