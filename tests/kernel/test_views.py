@@ -60,6 +60,12 @@ def test_a_value_is_shown_by_its_columns_without_private_and_deferred_ones() -> 
     }
 
 
+def test_a_decimal_is_written_without_an_exponent() -> None:
+    for price, text in (("1E-7", "0.0000001"), ("1E+3", "1000"), ("0E-3", "0.000"), ("NaN", "NaN")):
+        thing = shape(ViewedThing).make((*[None] * 4, Decimal(price), *[None] * 5))
+        assert msgspec.json.decode(msgspec.json.encode(view(ViewedThing).show(thing)))["price"] == text
+
+
 def test_the_types_say_what_the_columns_hold() -> None:
     properties = msgspec.json.schema(view(ViewedThing).struct)["$defs"]["ViewedThing"]["properties"]
     assert properties["rank"] == {"type": "integer", "minimum": -32768, "maximum": 32767}

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import msgspec
 
 from headwater.kernel.lifecycle import Headwater
 
@@ -92,3 +93,19 @@ async def test_a_created_entity_says_where_it_lives(seller: httpx.AsyncClient) -
     read = await seller.get(made.headers["location"])
     assert read.json() == made.json()
     assert read.headers["etag"] == made.headers["etag"]
+
+
+async def test_a_page_from_postgresql_is_written_as_one_of_values_would_be(shop: Headwater) -> None:
+    from tests.service.conftest import Part
+
+    from headwater.kernel.pages import JsonPage, Page
+    from headwater.service.answers import renderer
+
+    parts = shop.repository(Part)
+    for number in range(3):
+        await parts.create(shop.autocommit, sku=f"ä-{number}", name='A "part"', price=Decimal("1E-7"))
+    by_postgresql, _ = renderer(JsonPage[Part])(await parts.list_json(limit=2))
+    by_us, _ = renderer(Page[Part])(await parts.list(limit=2))
+    assert msgspec.json.decode(by_postgresql) == msgspec.json.decode(by_us)
+    last, _ = renderer(JsonPage[Part])(await parts.list_json(limit=3))
+    assert msgspec.json.decode(last)["next"] is None
