@@ -1,4 +1,4 @@
-"""Homes in which the real command is run, and ended again whatever the test found."""
+"""Homes in which the real command is run, and ended again whatever the test found; a module with two revisions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.kernel.workshop import Workshop
 
 from headwater.embedded.processes import ProcessIdentity, ended, living_in
 
@@ -97,6 +98,17 @@ def new_home(tmp_path: Path) -> Iterator[CommandHome]:
     home = CommandHome(tmp_path / "home", free_port())
     yield home
     home.end()
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """A workshop whose module `shop` has two revisions."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = Workshop(tmp_path)
+    shop = made.module("shop")
+    made.revision(shop, 1, "create schema shop", "create table shop.goods (id int primary key, name text)")
+    made.revision(shop, 2, "create index goods_name_idx on shop.goods (name)", name="Goods are found by name")
+    return made
 
 
 def get(url: str, *, key: str = "") -> tuple[int, bytes]:

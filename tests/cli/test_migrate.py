@@ -12,17 +12,6 @@ from tests.kernel.workshop import Workshop
 from headwater.kernel.migrations import LOCK
 
 
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A workshop whose module `shop` has two revisions."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    made = Workshop(tmp_path)
-    shop = made.module("shop")
-    made.revision(shop, 1, "create schema shop", "create table shop.goods (id int primary key, name text)")
-    made.revision(shop, 2, "create index goods_name_idx on shop.goods (name)", name="Goods are found by name")
-    return made
-
-
 def test_migrate_applies_what_waits_and_then_nothing(empty_database: str, workshop: Workshop) -> None:
     planned = workshop.command(empty_database, "migrate", "--plan", "--json")
     assert planned.returncode == 0, planned.stderr

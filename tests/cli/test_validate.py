@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import asyncpg
-import pytest
 from tests.kernel.workshop import Workshop
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A workshop whose module `shop` has two revisions."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    made = Workshop(tmp_path)
-    shop = made.module("shop")
-    made.revision(shop, 1, "create schema shop", "create table shop.goods (id int primary key, name text)")
-    made.revision(shop, 2, "create index goods_name_idx on shop.goods (name)", name="Goods are found by name")
-    return made
 
 
 async def execute(dsn: str, statements: str) -> None:
