@@ -102,6 +102,9 @@ async def test_a_reader_who_gives_up_takes_nothing_from_the_others(hw: Headwater
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             for i, outcome in enumerate(outcomes):
                 assert isinstance(outcome, asyncio.CancelledError if i in victims else Category), (victims, turns, i)
+    # A batch whose readers have all gone still comes home, and so does the connection of a direct read cut short.
+    for loader in hw.postgres.loaders.values():
+        await asyncio.gather(*loader._tasks)
     await asyncio.gather(*hw.postgres._settling)
     assert hw.postgres.figures().in_use == 0
 
