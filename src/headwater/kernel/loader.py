@@ -9,7 +9,7 @@ A batch is one READ COMMITTED statement, like any single read; inside a transact
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -40,10 +40,13 @@ class Loader:
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def load(self, key: Any) -> Any:
-        """The value of the row, or None."""
+    def load(self, key: Any) -> Awaitable[Any]:
+        """The value of the row, or None: to be awaited at once. No coroutine of its own: at 64 tasks it would be felt."""
         if self._under_way or self._gathering:
-            return await self._gather(key)
+            return self._gather(key)
+        return self._alone(key)
+
+    async def _alone(self, key: Any) -> Any:
         self._under_way += 1
         try:
             return await self._direct(key)
@@ -129,8 +132,9 @@ class Loader:
             readers = waiting.get(key_of(value))
             if readers is not None:
                 _deliver(readers, value)
-        for key in keys:
-            _deliver(waiting[key], None)
+        if len(records) < len(keys):  # those that were found have their answer; the rest do not exist
+            for key in keys:
+                _deliver(waiting[key], None)
 
 
 _Waiting = dict[Any, list[asyncio.Future[Any]]]

@@ -103,7 +103,10 @@ class Repository(Generic[M]):
 
     async def get(self, key: Key, *, tx: Runner | None = None) -> M:
         """The row with this key. Raises NotFound, or InvalidValue for a key of the wrong type."""
-        value = await self.find(key, tx=tx)
+        if tx is None and self._loader is not None:
+            value = cast("M | None", await self._loader.load(self._key(key)))
+        else:
+            value = await self.find(key, tx=tx)
         if value is None:
             raise self._absent(key)
         return value
@@ -312,7 +315,10 @@ class Repository(Generic[M]):
         """The key in the type its column has, so that '5eed…' and UUID('5eed…') are one key. Raises InvalidValue."""
         kinds = self._templates.key_types
         if len(kinds) == 1:
-            return key if type(key) is kinds[0] else self._key_part(key, kinds[0], 0)
+            kind = kinds[0]
+            if type(key) is kind or (kind is UUID and isinstance(key, UUID)):  # asyncpg has a UUID class of its own
+                return key
+            return self._key_part(key, kind, 0)
         if not isinstance(key, (tuple, list)) or len(key) != len(kinds):
             raise InvalidValue(
                 f"{self._shape.label}: {key!r} is not a key.",
