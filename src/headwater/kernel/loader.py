@@ -41,7 +41,10 @@ class Loader:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def load(self, key: Any) -> Awaitable[Any]:
-        """The value of the row, or None: to be awaited at once. No coroutine of its own: at 64 tasks it would be felt."""
+        """The value of the row, or None: to be awaited at once.
+
+        It is no coroutine itself: at 64 tasks one more per read would be felt.
+        """
         if self._under_way or self._gathering:
             return self._gather(key)
         return self._alone(key)
