@@ -2,7 +2,7 @@
 
 The first read of an idle loader goes straight to the server. Reads that arrive while one is under way, or in the same
 turn of the loop after a batch of several, wait for the end of the turn and travel together. Measured on one connection:
-no cost at one task, 1.4 to 2.1 times the raw driver at 16, 2.9 at 64 (docs: benchmarks/RESULTS.md).
+no cost at one task, more than the raw driver at 16 and 64 (figures: benchmarks/RESULTS.md).
 A batch is one READ COMMITTED statement, like any single read; inside a transaction nothing is gathered.
 """
 
