@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from headwater.kernel.pages import Page as Page
     from headwater.kernel.repository import Repository as Repository
     from headwater.kernel.settings import Settings as Settings
+    from headwater.kernel.tracking import Context as Context
+    from headwater.kernel.tracking import Tracked as Tracked
     from headwater.kernel.transaction import Transaction as Transaction
 
 # Loaded when first asked for, so that `headwater --help` does not pay for SQLAlchemy.
 _HOMES = {
+    "Context": "tracking",
     "Headwater": "lifecycle",
     "Keyed": "models",
     "Model": "models",
@@ -30,6 +33,7 @@ _HOMES = {
     "Repository": "repository",
     "Settings": "settings",
     "System": "module",
+    "Tracked": "tracking",
     "Timestamped": "models",
     "Transaction": "transaction",
     "Versioned": "models",

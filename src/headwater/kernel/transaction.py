@@ -13,6 +13,7 @@ import asyncpg
 from headwater.kernel.errors import ProgrammingError, TransientError, Unreachable
 from headwater.kernel.postgres import Connection, Link, Postgres, Runner, run_on
 from headwater.kernel.statements import Prepared
+from headwater.kernel.tracking import Context
 from headwater.kernel.translation import BROKEN, raise_translated
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
@@ -26,6 +27,8 @@ _BEGIN: dict[tuple[Isolation, bool], str] = {
     ("serializable", False): "BEGIN ISOLATION LEVEL SERIALIZABLE",
     ("serializable", True): "BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY",
 }
+
+_IN_WHOSE_NAME = "SELECT set_config('headwater.context', $1, true)"
 
 
 class Transaction(Runner):
@@ -94,10 +97,15 @@ class Transaction(Runner):
 
 @contextlib.asynccontextmanager
 async def transaction(
-    postgres: Postgres, *, isolation: Isolation = "read committed", read_only: bool = False
+    postgres: Postgres,
+    *,
+    isolation: Isolation = "read committed",
+    read_only: bool = False,
+    context: Context | None = None,
 ) -> AsyncIterator[Transaction]:
     """Open a transaction; commit when the block ends well, roll back when an error leaves it.
 
+    `context` stands on every change the transaction makes, in the change stream.
     Raises what the statements raise; TransientError from COMMIT in a serializable transaction; ProgrammingError when
     the block swallowed a failed statement, since PostgreSQL then rolls back what it was told to commit.
     """
@@ -111,6 +119,8 @@ async def transaction(
     tx = Transaction(postgres, link, isolation)
     try:
         try:
+            if context is not None:
+                await tx._run(Prepared(_IN_WHOSE_NAME, (context.as_json(),), None, True))
             yield tx
         except BaseException:
             await _roll_back(link)
@@ -195,6 +205,7 @@ async def run(
     *,
     isolation: Isolation = "read committed",
     attempts_max: int | None = None,
+    context: Context | None = None,
 ) -> T:
     """Run `work` in a transaction, again with growing, jittered pauses when PostgreSQL reports a serialization failure,
     a deadlock or a lock timeout. `work` must have no effect outside the transaction. Raises the last TransientError
@@ -205,7 +216,7 @@ async def run(
     attempts = attempts_max if attempts_max is not None else postgres.settings.transaction_attempts_max
     for attempt in range(1, attempts + 1):
         try:
-            async with transaction(postgres, isolation=isolation) as tx:
+            async with transaction(postgres, isolation=isolation, context=context) as tx:
                 return await work(tx)
         except TransientError:
             if attempt >= attempts:
