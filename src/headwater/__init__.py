@@ -6,6 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.kernel.cache_policy import CachePolicy as CachePolicy
+    from headwater.kernel.cached import Tag as Tag
+    from headwater.kernel.cached import cached as cached
     from headwater.kernel.lifecycle import Headwater as Headwater
     from headwater.kernel.models import Keyed as Keyed
     from headwater.kernel.models import Model as Model
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for, so that `headwater --help` does not pay for SQLAlchemy.
 _HOMES = {
+    "CachePolicy": "cache_policy",
     "Context": "tracking",
     "Headwater": "lifecycle",
     "Keyed": "models",
@@ -33,11 +37,13 @@ _HOMES = {
     "Repository": "repository",
     "Settings": "settings",
     "System": "module",
+    "Tag": "cached",
     "Tracked": "tracking",
     "Timestamped": "models",
     "Transaction": "transaction",
     "Versioned": "models",
     "WholeNumber": "amounts",
+    "cached": "cached",
     "orm_session": "orm",
 }
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, overload
 
 from valkey.asyncio import Valkey
 
+from headwater.kernel.cache import Cache
 from headwater.kernel.errors import InvalidValue
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
@@ -47,6 +48,11 @@ class Headwater:
                 stack.push_async_callback(valkey.aclose)
             postgres = await Postgres.open(chosen)
             stack.push_async_callback(postgres.close)
+            if valkey is not None:
+                cache = Cache(chosen.valkey_url, postgres, [p for module in system.modules for p in module.cache])
+                await cache.open()
+                stack.push_async_callback(cache.close)
+                postgres.cache = cache
             yield cls(system, chosen, postgres, valkey)
 
     def transaction(

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import asyncpg
 
+from headwater.kernel.cache import NO_MARKS, Cache, Written
 from headwater.kernel.errors import ProgrammingError, TransientError, Unreachable
 from headwater.kernel.postgres import Connection, Link, Postgres, Runner, run_on
 from headwater.kernel.statements import Prepared
 from headwater.kernel.tracking import Context
 from headwater.kernel.translation import BROKEN, raise_translated
+
+if TYPE_CHECKING:
+    from headwater.kernel.models import Model
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 T = TypeVar("T")
@@ -40,11 +44,15 @@ class Transaction(Runner):
         self._link = link
         self._open = True
         self._depth = 0
+        self._statements = 0  # that may have written
+        self._told = 0  # writes of which a verb has said what they concern
+        self.written: Written | None = Written() if postgres.cache is not None else None
 
     @property
     def connection(self) -> Connection:
         """The asyncpg connection underneath, for what the kernel does not offer. Do not end the transaction on it."""
         self._require_open()
+        self._statements += 1
         return self._link.connection
 
     def require_block(self, verb: str) -> None:
@@ -76,8 +84,16 @@ class Transaction(Runner):
         finally:
             self._depth -= 1
 
+    async def _wrote(self, model: type[Model], *values: Any) -> None:
+        cache = self.postgres.cache
+        if cache is not None and self.written is not None:
+            self._told += 1
+            cache.add_values(self.written, model, values)
+
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
         self._require_open()
+        if not prepared.reads_only:
+            self._statements += 1
         try:
             return await run_on(self._link, prepared)
         except BROKEN as error:
@@ -86,6 +102,7 @@ class Transaction(Runner):
     @contextlib.asynccontextmanager
     async def _borrow(self) -> AsyncIterator[Link]:
         self._require_open()
+        self._statements += 1
         yield self._link
 
     def _require_open(self) -> None:
@@ -127,7 +144,10 @@ async def transaction(
             raise
         finally:
             tx._open = False
-        await _commit(link)
+        if postgres.cache is None or tx.written is None or not tx._statements:
+            await _commit(link)
+        else:
+            await _commit_coherently(postgres.cache, tx, tx.written, link)
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # from tx.connection, used directly
         raise_translated(error)
     finally:
@@ -158,6 +178,27 @@ async def _begin_on(link: Link, postgres: Postgres, begin: str) -> None:
         if isinstance(error, BROKEN):
             raise
         raise_translated(error)
+
+
+async def _commit_coherently(cache: Cache, tx: Transaction, written: Written, link: Link) -> None:
+    """COMMIT, and tell the cache what was written: strict rows are marked before it, everything is gone after it."""
+    complete, marks = True, NO_MARKS
+    try:
+        if tx._statements > tx._told:
+            try:
+                complete = await cache.unseen(written, link.connection)
+            except asyncpg.PostgresError:  # a statement had failed; COMMIT will say so
+                complete = False
+        marks = await cache.mark(written)
+    except BaseException:
+        await _roll_back(link)
+        raise
+    try:
+        await _commit(link)
+    except BaseException:  # it may have been committed
+        await cache.settle(written, marks, complete=complete)
+        raise
+    await cache.settle(written, marks, complete=complete)
 
 
 async def _commit(link: Link) -> None:
@@ -236,3 +277,6 @@ class Autocommit(Runner):
 
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
         return await self.postgres._run(prepared)
+
+    async def _wrote(self, model: type[Model], *values: Any) -> None:
+        await self.postgres._wrote(model, *values)
