@@ -22,5 +22,7 @@ def run_as_program(benchmark: Benchmark) -> None:
     found = asyncio.run(benchmark(given.short))
     found.show()
     folder = given.results or (None if given.short else RESULTS)
+    if not found.tables:
+        raise SystemExit(0 if given.short else 1)  # nothing was measured: what was found before stays
     if folder is not None:
         found.write(folder, short=given.short)

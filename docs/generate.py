@@ -131,11 +131,11 @@ def python() -> str:
 
 def routes() -> str:
     """Every operation of the system `all`, by tag."""
-    document = openapi()
+    document, scopes = openapi()
     rows: dict[str, list[tuple[object, ...]]] = {}
     for path, item in document["paths"].items():
         for method, operation in item.items():
-            scope = operation.get("x-scope") or operation.get("x-headwater-scope") or ""
+            scope = scopes.get((path, method)) or ""
             answers = " ".join(sorted(operation["responses"]))
             tag = operation.get("tags", ["service"])[0]
             rows.setdefault(tag, []).append(
@@ -149,8 +149,8 @@ def routes() -> str:
     return "\n".join(parts)
 
 
-def openapi() -> dict[str, Any]:
-    """The OpenAPI document of the system `all`, made without any store."""
+def openapi() -> tuple[dict[str, Any], dict[tuple[str, str], str | None]]:
+    """The OpenAPI document of the system `all`, made without any store, and the scope of each operation."""
     from headwater.service import openapi as writer
     from headwater.service.admin import admin_routes
     from headwater.service.declarations import declarations
@@ -159,10 +159,7 @@ def openapi() -> dict[str, Any]:
     declared = declarations(EVERYTHING, [("service", route) for route in admin_routes()])
     document: dict[str, Any] = json.loads(writer.document(EVERYTHING, declared))
     scopes = {(one.route.path, one.route.method.lower()): one.route.scope for one in declared}
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            operation["x-scope"] = scopes.get((path, method)) or ""
-    return document
+    return document, scopes
 
 
 def tables() -> str:

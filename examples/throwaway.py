@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+from sqlalchemy.schema import sort_tables
 
 from headwater import Headwater, Model
 from headwater.embedded.postgres import EmbeddedPostgres
@@ -36,7 +37,8 @@ async def create_tables(headwater: Headwater, *models: type[Model]) -> None:
     async with headwater.transaction() as tx, orm_session(tx) as session:
         connection = await session.connection()
         tables = [model.metadata.tables[model.__table__.fullname] for model in models]  # type: ignore[attr-defined]
-        await connection.run_sync(lambda sync: Model.metadata.create_all(sync, tables))
+        for table in sort_tables(tables):  # create_all would make the enum types of every model that is imported
+            await connection.run_sync(table.create)
 
 
 async def _on(server: str, statement: str) -> None:

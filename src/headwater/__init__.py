@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.kernel.amounts import WholeNumber as WholeNumber
     from headwater.kernel.cache_policy import CachePolicy as CachePolicy
     from headwater.kernel.cached import Tag as Tag
     from headwater.kernel.cached import cached as cached
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from headwater.kernel.models import Model as Model
     from headwater.kernel.models import Timestamped as Timestamped
     from headwater.kernel.models import Versioned as Versioned
-    from headwater.kernel.amounts import WholeNumber as WholeNumber
     from headwater.kernel.module import Module as Module
     from headwater.kernel.module import System as System
     from headwater.kernel.orm import orm_session as orm_session
@@ -47,7 +47,7 @@ _HOMES = {
     "orm_session": "orm",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605  # one list of public names, not two
+__all__ = sorted(_HOMES)  # one list of public names, not two
 __version__ = "0.1.0"
 
 

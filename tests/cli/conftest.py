@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
-from headwater.embedded.processes import ProcessIdentity, living_in
+from headwater.embedded.processes import ProcessIdentity, ended, living_in
 
 
 @dataclass(slots=True)
@@ -94,3 +97,29 @@ def new_home(tmp_path: Path) -> Iterator[CommandHome]:
     home = CommandHome(tmp_path / "home", free_port())
     yield home
     home.end()
+
+
+def get(url: str, *, key: str = "") -> tuple[int, bytes]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.status, response.read()
+
+
+async def value(dsn: str, question: str) -> Any:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+async def kill(home: CommandHome, *names: str) -> None:
+    """kill -9, and wait until the kernel is done with them."""
+    victims = [home.process(name) for name in names]
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
+    assert await ended(victims, within_seconds=10)
+
+
+def started(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

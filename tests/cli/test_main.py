@@ -1,21 +1,16 @@
-"""The command itself: its help, its exit codes, how it tells errors, and what it must not import."""
+"""The command itself: its help, what it must not import, manage_db.py."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
-from headwater.cli import exits
 from headwater.cli.main import headwater
-from headwater.kernel import errors
-
-from .conftest import CommandHome
 
 COMMANDS = headwater.list_commands(click.Context(headwater))
 
@@ -48,89 +43,11 @@ def test_help_names_every_command_and_loads_none_of_them() -> None:
     assert found.stdout.splitlines()[-1] == "[]", found.stderr
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (errors.HeadwaterError("x"), 1),
-        (errors.ProgrammingError("x"), 1),
-        (errors.InvalidValue("x"), 2),
-        (errors.PendingMigrations("x"), 3),
-        (errors.ChecksumMismatch("x"), 4),
-        (errors.SchemaDrift("x"), 4),
-        (errors.LockNotAvailable("x"), 7),
-        (errors.StatementTimeout("x"), 7),
-        (errors.RefusedError("x"), 8),
-        (errors.Unreachable("x"), 9),
-        (exits.CommandError("x", exit_code=6), 6),
-    ],
-    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else str(given),
-)
-def test_each_error_has_its_exit_code(error: errors.HeadwaterError, code: int) -> None:
-    assert exits.exit_code_of(error) == code
-
-
-def failing(error: BaseException) -> Callable[[], object]:
-    def run() -> object:
-        raise error
-
-    return run
-
-
-def test_an_error_is_one_sentence_and_with_json_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    error = errors.RefusedError("It would do harm.", remedy="Do not.", table="users")
-    assert exits.ending(failing(error), as_json=True) == 8
-    out, err = capsys.readouterr()
-    assert json.loads(out) == {
-        "error": {
-            "type": "refused",
-            "message": "It would do harm.",
-            "remedy": "Do not.",
-            "detail": {"table": "users"},
-            "exit_code": 8,
-        }
-    }
-    assert err == "headwater: It would do harm. Do not.\n"
-
-
-def test_what_nobody_foresaw_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exits.ending(failing(KeyError("odd")), as_json=False) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "KeyError" in err
-    assert "Traceback" not in err
-
-
-def test_an_interrupted_command_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exits.ending(failing(KeyboardInterrupt()), as_json=False) == 130
-    assert "Interrupted" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("arguments", [["frob"], ["up", "--frob"], ["seed", "extra"]], ids=" ".join)
 def test_what_does_not_exist_is_a_usage_error(arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert "--help" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "arguments", [["backup", "--backup-file", "my_backup.json"], ["restore", "my_backup.json"]], ids=" ".join
-)
-def test_what_comes_later_says_so_with_exit_code_2(arguments: list[str]) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert "comes with a later issue" in done.stderr
-
-
-def test_health_of_nothing_is_unreachable_and_starts_nothing(new_home: CommandHome) -> None:
-    done = new_home.run("health", "--json")
-    assert done.returncode == 9
-    assert json.loads(done.stdout)["error"]["type"] == "unreachable"
-    assert not new_home.path.exists()
-
-
-def test_version_names_what_is_installed() -> None:
-    told = json.loads(run("version", "--json").stdout)
-    assert set(told) == {"headwater", "python", "embedded_postgres", "embedded_valkey"}
 
 
 def test_a_reader_that_has_gone_is_no_error_of_ours() -> None:

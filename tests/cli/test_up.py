@@ -1,45 +1,15 @@
-"""headwater up and down, with real processes: started, found running, killed, started again, ended."""
+"""headwater up: what it prints, what it refuses before anything is started."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-import urllib.request
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 
-from headwater.embedded.processes import ended
-
-from .conftest import CommandHome
-
-
-def get(url: str, *, key: str = "") -> tuple[int, bytes]:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return response.status, response.read()
-
-
-async def value(dsn: str, question: str) -> Any:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return await connection.fetchval(question)
-    finally:
-        await connection.close()
-
-
-async def kill(home: CommandHome, *names: str) -> None:
-    """kill -9, and wait until the kernel is done with them."""
-    victims = [home.process(name) for name in names]
-    for victim in victims:
-        os.kill(victim.pid, signal.SIGKILL)
-    assert await ended(victims, within_seconds=10)
+from .conftest import CommandHome, get, value
 
 
 async def test_from_nothing_to_a_seeded_service_and_down_again(new_home: CommandHome) -> None:
@@ -72,78 +42,6 @@ async def test_the_admin_key_stays_the_same_and_opens_the_service(home: CommandH
     assert (home.path / "admin.secret").stat().st_mode & 0o077 == 0
     assert second["postgres"] == first["postgres"]
     assert get(second["http"] + "/api/admin/migration-status", key=second["admin_key"])[0] == 200
-
-
-async def test_two_homes_run_side_by_side(home: CommandHome, new_home: CommandHome) -> None:
-    first, second = home.up("--no-seed"), new_home.up("--no-seed")
-    for key in ("postgres", "valkey", "http", "pid"):
-        assert first[key] != second[key]
-    assert get(first["http"] + "/ready")[0] == get(second["http"] + "/ready")[0] == 200
-    home.run("down")
-    assert get(second["http"] + "/ready")[0] == 200
-
-
-@pytest.mark.parametrize("victims", [("up",), ("up", "postgres", "valkey")], ids="+".join)
-async def test_after_kill_9_the_next_up_finds_nothing_in_its_way(home: CommandHome, victims: tuple[str, ...]) -> None:
-    first = home.up("--no-seed")
-    await value(first["postgres"], "create table kept as select 7 as number")
-    await kill(home, *victims)
-    second = home.up("--no-seed")
-    assert second["pid"] != first["pid"]
-    assert await value(second["postgres"], "select number from kept") == 7
-    await value(second["postgres"], "drop table kept")
-
-
-async def test_after_kill_9_down_leaves_no_process(home: CommandHome) -> None:
-    home.up("--no-seed")
-    await kill(home, "up")
-    assert home.run("down").returncode == 0
-    assert home.processes() == []
-
-
-@pytest.mark.parametrize("store", ["postgres", "valkey"])
-async def test_a_store_that_was_killed_is_told_by_health_and_started_by_the_next_up(
-    home: CommandHome, store: str
-) -> None:
-    first = home.up("--no-seed")
-    assert home.run("health").returncode == 0
-    await kill(home, store)
-    health = home.run("health", "--json")
-    assert health.returncode == (9 if store == "postgres" else 0)
-    told = json.loads(health.stdout)
-    assert told["status"] == ("down" if store == "postgres" else "degraded")
-    assert told["stores"][store]["status"] == "down"
-    assert home.up("--no-seed") == first
-    assert json.loads(home.run("health", "--json").stdout)["status"] == "ok"
-
-
-async def test_three_at_once_start_one(home: CommandHome) -> None:
-    command = [sys.executable, "-m", "headwater.cli.main", "up", "--detach", "--json", "--no-seed"]
-    command += ["--home", str(home.path), "--port", str(home.port)]
-    starting = [started(command) for _ in range(3)]
-    printed = [json.loads(process.communicate(timeout=120)[0]) for process in starting]
-    assert [process.returncode for process in starting] == [0, 0, 0]
-    assert printed[0] == printed[1] == printed[2]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_foreground_one_in_order_with_exit_code_0(
-    home: CommandHome, number: signal.Signals
-) -> None:
-    command = [sys.executable, "-m", "headwater.cli.main", "up", "--json", "--no-seed"]
-    process = started([*command, "--home", str(home.path), "--port", str(home.port)])
-    assert process.stdout is not None
-    printed = json.loads(process.stdout.readline())
-    assert get(printed["http"] + "/ready")[0] == 200
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert home.processes() == []
-    assert "database system is shut down" in (home.path / "logs" / "postgres.log").read_text()
-
-
-def started(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 async def test_a_port_in_use_is_refused_by_name_before_anything_is_started(new_home: CommandHome) -> None:
@@ -198,17 +96,6 @@ def test_an_outside_store_that_does_not_answer_is_told_without_its_password(
     assert "127.0.0.1:1" in done.stderr
     assert "secret" not in done.stderr + done.stdout
     assert new_home.processes() == []
-
-
-def test_outside_stores_are_used_and_nothing_else_is_started(
-    new_home: CommandHome, database: str, valkey_server: Any
-) -> None:
-    new_home.environment |= {"DATABASE_URL": database, "REDIS_URL": valkey_server.url}
-    printed = new_home.up("--no-seed")
-    assert printed["postgres"] == database
-    assert printed["valkey"] == valkey_server.url
-    assert [process.pid for process in new_home.processes()] == [printed["pid"]]
-    assert get(printed["http"] + "/ready")[0] == 200
 
 
 def test_an_unknown_system_is_refused_before_anything_is_started(new_home: CommandHome) -> None:

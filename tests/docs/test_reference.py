@@ -110,6 +110,27 @@ def test_every_page_of_the_documentation_is_reachable_from_the_readme() -> None:
     assert not lost, sorted(str(page.relative_to(ROOT)) for page in lost)
 
 
+def test_the_architecture_names_every_file_of_the_kernel_and_no_other() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = page.partition("### The kernel")[2].partition("###")[0]
+    files = {path.name for path in (ROOT / "src/headwater/kernel").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"`(\w+\.py)`", table)) == files
+
+
+def test_files_and_names_that_the_architecture_follows_exist() -> None:
+    """`service/app.py`, `Service._serve`: the file is there, and so is the name in it."""
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    walk = page.partition("## One read")[2].partition("## Decisions")[0]
+    for file, names in re.findall(r"`([\w/]+\.py)`((?:(?:,| →) `[\w.]+`)*)", walk):
+        path = ROOT / "src/headwater" / file
+        assert path.exists(), file
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"`([\w.]+)`", names):
+            if "/" not in name and not name.endswith(".py"):
+                for part in name.split("."):
+                    assert re.search(rf"(?:def|class) {part}\b", text), f"{file} has no {part}"
+
+
 def test_places_in_the_code_that_the_documentation_names_exist() -> None:
     """`src/...`, `tests/...` and other paths in backticks."""
     place = re.compile(r"`((?:src|tests|docs|examples|benchmarks)/[\w./-]*\w/?)`")

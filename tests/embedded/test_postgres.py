@@ -138,9 +138,10 @@ async def test_a_killed_postmaster_with_a_busy_child_does_not_stop_the_next_star
         # A loop without a wait does not notice that the postmaster has gone.
         busy = asyncio.create_task(connection.execute("do $$ begin loop null; end loop; end $$"))
         await until(postgres.dsn, "select count(*) = 1 from pg_stat_activity where query like 'do %'")
-        assert postgres.identity is not None
-        os.kill(postgres.identity.pid, signal.SIGKILL)
-        assert await ended([postgres.identity], within_seconds=10)
+        postmaster = postgres.identity
+        assert postmaster is not None
+        os.kill(postmaster.pid, signal.SIGKILL)
+        assert await ended([postmaster], within_seconds=10)
         assert postgres.died
         assert living_in(made_home / "postgres", "postgres"), "the busy child goes on"
         await postgres.start()

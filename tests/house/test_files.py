@@ -10,10 +10,15 @@ from pathlib import Path
 
 from .conftest import ROOT, Source
 
-# Files of src whose behaviour is tested elsewhere, each with the reason. Everything else has a test file of its name.
+# Files of src that are tested under another name: where, and why. Everything else has a test file of its name.
 TESTED_ELSEWHERE = {
-    "kernel/errors.py": "a tree of classes without behaviour; tests/house/test_public_names.py draws it",
-    "kernel/routes.py": "a declaration; tests/service/ serves it",
+    "kernel/routes.py": ("tests/house/test_routes.py", "a declaration; what it says is checked route by route"),
+    "kernel/migration_ledger.py": (
+        "tests/kernel/test_migrations.py",
+        "its rows are what migrate and validate speak of",
+    ),
+    "kernel/resource.py": ("tests/service/test_resource.py", "its point is the requests it answers"),
+    "kernel/idempotency.py": ("tests/service/test_idempotency.py", "its point is a request that is sent twice"),
 }
 # Files without logic of their own: declarations that the house tests compare.
 DECLARATIONS = {"__init__.py", "models.py"}
@@ -194,6 +199,38 @@ def test_no_error_is_swallowed_without_a_word(sources: list[Source]) -> None:
     assert not found, "\n".join(found)
 
 
+def test_nothing_is_suppressed_without_a_word(sources: list[Source]) -> None:
+    """`contextlib.suppress(Exception)` without a comment that says why."""
+    found = []
+    for source in sources:
+        lines = source.text.split("\n")
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                broad = {ast.unparse(argument) for argument in node.args} & {"Exception", "BaseException"}
+                if broad and "#" not in lines[node.lineno - 1]:
+                    found.append(f"{source.name}:{node.lineno}")
+    assert not found, "\n".join(found)
+
+
+FILE_LINES_MAX = 700
+CLASS_METHODS_MAX = 30
+
+
+def test_nothing_grows_into_the_class_that_everybody_reaches_for(sources: list[Source]) -> None:
+    """The limits are where we stand and some room. Who needs more has found a second thing."""
+    found = []
+    for source in sources:
+        count = source.text.count("\n")
+        if count > FILE_LINES_MAX:
+            found.append(f"{source.name} has {count} lines")
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.ClassDef):
+                methods = [n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+                if len(methods) > CLASS_METHODS_MAX:
+                    found.append(f"{source.name}:{node.lineno} {node.name} has {len(methods)} methods")
+    assert not found, "\n".join(found)
+
+
 # -- tests mirror src ------------------------------------------------------------------------------------------------
 
 
@@ -222,9 +259,10 @@ def test_every_file_with_logic_has_a_test_of_its_name(sources: list[Source]) -> 
 
 
 def test_the_list_of_files_tested_elsewhere_is_not_longer_than_needed() -> None:
-    for name in TESTED_ELSEWHERE:
+    for name, (elsewhere, _) in TESTED_ELSEWHERE.items():
         path = ROOT / "src/headwater" / name
         assert path.exists(), f"{name} is gone: take it off the list"
+        assert (ROOT / elsewhere).exists(), f"{name}: {elsewhere} is gone"
         assert not any(mirror.exists() for mirror in _mirror_of(path)), f"{name} has its test: take it off the list"
 
 

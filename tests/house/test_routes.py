@@ -52,6 +52,13 @@ WRITES = {
 }
 
 
+# What is created here has no path of its own: it is found in the list at the same path.
+LISTED_ONLY = {
+    "/api/governance/proposals/{proposal_id}/votes": "a vote is one line of its proposal",
+    "/api/manufacturing/milestones/{milestone_id}/inspections": "an inspection is one line of its milestone",
+}
+
+
 def _declared(system: System = EVERYTHING) -> list[Declaration]:
     return declarations(system, [("service", route) for route in admin_routes()])
 
@@ -119,5 +126,7 @@ def test_a_scope_names_the_module_that_declares_it(one: Declaration) -> None:
 
 
 def test_a_route_that_creates_says_where_the_created_thing_is() -> None:
-    lost = [one.route.path for one in _declared() if one.status == 201 and one.location is None]
-    assert lost == []
+    lost = {one.route.path for one in _declared() if one.status == 201 and one.location is None}
+    assert lost == set(LISTED_ONLY)
+    listed = {one.route.path for one in _declared() if one.route.method == "GET"}
+    assert lost <= listed

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest_asyncio
+from tests.kernel import shop as models
 
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.module import System
 from headwater.kernel.settings import Settings
-from tests.kernel import shop as models
 
 if TYPE_CHECKING:
     from tests.conftest import PostgresServer

@@ -12,6 +12,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Identity, Table, Text, Uniqu
 from sqlalchemy.dialects.postgresql import ARRAY, ENUM
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.schema import sort_tables
 
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
@@ -167,7 +168,7 @@ class File(Keyed, Model, schema="shop"):
     folder_id: Mapped[UUID] = mapped_column(ForeignKey("shop.folders.id", ondelete="CASCADE"))
 
 
-TABLES: list[Table] = [t for t in Model.metadata.sorted_tables if t.schema == "shop"]
+TABLES: list[Table] = sort_tables([t for t in Model.metadata.tables.values() if t.schema == "shop"])
 
 
 def build(dsn: str) -> None:
@@ -175,7 +176,8 @@ def build(dsn: str) -> None:
     engine = create_engine(make_url(dsn).set(drivername="postgresql+psycopg"))
     with engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA shop"))
-        Model.metadata.create_all(connection, tables=TABLES)
+        for table in TABLES:  # create_all would make the enum types of every model that other tests have imported
+            table.create(connection)
     engine.dispose()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -14,6 +16,7 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
+import uvicorn
 from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.schema import CreateTable
@@ -23,7 +26,6 @@ from headwater.kernel.errors import NotFound, StateConflict, Unauthenticated
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
 from headwater.kernel.module import Module, System
-from headwater.kernel.pages import Page
 from headwater.kernel.repository import Repository
 from headwater.kernel.resource import resource
 from headwater.kernel.routes import Route
@@ -32,14 +34,14 @@ from headwater.kernel.transaction import Transaction
 from headwater.service.app import create_app
 
 
-class Colour(enum.StrEnum):
+class PartColour(enum.StrEnum):
     """What a product looks like."""
 
     RED = "red"
     BLUE = "blue"
 
 
-class Product(Keyed, Timestamped, Versioned, Model, schema="shop_test"):
+class Part(Keyed, Timestamped, Versioned, Model, schema="shop_test"):
     """Something to buy."""
 
     __tablename__ = "products"
@@ -52,18 +54,18 @@ class Product(Keyed, Timestamped, Versioned, Model, schema="shop_test"):
     name: Mapped[str] = mapped_column(info={"meta": msgspec.Meta(min_length=1, max_length=200)})
     price: Mapped[Decimal]
     stock: Mapped[int] = mapped_column(server_default="0", info={"meta": msgspec.Meta(ge=0, le=1_000_000)})
-    colour: Mapped[Colour | None]
+    colour: Mapped[PartColour | None]
     tags: Mapped[list[str]] = mapped_column(server_default="{}")
     specifications: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     cost: Mapped[int] = mapped_column(server_default="7", info={"private": True})
 
 
-class Note(Keyed, Model, schema="shop_test"):
+class Remark(Keyed, Model, schema="shop_test"):
     """A remark on a product. It has no version."""
 
     __tablename__ = "notes"
 
-    product_id: Mapped[UUID] = mapped_column(ForeignKey("shop_test.products.id"), index=True)
+    part_id: Mapped[UUID] = mapped_column(ForeignKey("shop_test.products.id"), index=True)
     said: Mapped[str]
 
 
@@ -84,7 +86,7 @@ class Total(msgspec.Struct, kw_only=True):
     """An answer that is no entity."""
 
     quantity: int
-    products: list[Product]
+    products: list[Part]
 
 
 class Ends(msgspec.Struct, kw_only=True):
@@ -93,7 +95,7 @@ class Ends(msgspec.Struct, kw_only=True):
     ids: list[int] = []
     exact: bool = False
     above: float | None = None
-    colour: Colour | None = None
+    colour: PartColour | None = None
 
 
 class Seen(msgspec.Struct, kw_only=True):
@@ -102,17 +104,17 @@ class Seen(msgspec.Struct, kw_only=True):
     ids: list[int]
     exact: bool
     above: float | None
-    colour: Colour | None
+    colour: PartColour | None
 
 
-async def sell(product_id: UUID, body: Sale, tx: Transaction, products: Repository[Product]) -> Product:
-    product = await products.lock(tx, product_id)
+async def sell(part_id: UUID, body: Sale, tx: Transaction, products: Repository[Part]) -> Part:
+    product = await products.lock(tx, part_id)
     if product.stock < body.quantity:
         raise StateConflict(f"Only {product.stock} are left.", remedy="Order fewer.", stock=product.stock)
-    return (await products.update(tx, product_id, stock=product.stock - body.quantity)).new
+    return (await products.update(tx, part_id, stock=product.stock - body.quantity)).new
 
 
-async def count_up(body: Lines, products: Repository[Product]) -> Total:
+async def count_up(body: Lines, products: Repository[Part]) -> Total:
     page = await products.list()
     return Total(quantity=sum(line.quantity for line in body.lines), products=list(page.items))
 
@@ -177,14 +179,14 @@ PRODUCT = {
 }
 
 ROUTES: tuple[Route, ...] = (
-    *resource(Product, path="/v1/shop/products", module="shop", examples=PRODUCT),
-    *resource(Note, path="/v1/shop/notes", module="shop", read_scope=True),
+    *resource(Part, path="/v1/shop/products", module="shop", examples=PRODUCT),
+    *resource(Remark, path="/v1/shop/notes", module="shop", read_scope=True),
     Route(
         method="POST",
-        path="/v1/shop/products/{product_id}/sales",
+        path="/v1/shop/products/{part_id}/sales",
         handler=sell,
         summary="Sell some",
-        scope="shop:product:sell",
+        scope="shop:part:sell",
         raises=(NotFound, StateConflict),
         body_example={"quantity": 1},
     ),
@@ -198,7 +200,7 @@ ROUTES: tuple[Route, ...] = (
 
 SHOP = Module(name="shop", package="shop", summary="A shop for tests.")
 vars(SHOP)["routes"] = ROUTES
-vars(SHOP)["models"] = (Product, Note)
+vars(SHOP)["models"] = (Part, Remark)
 vars(SHOP)["seed"] = None
 SYSTEM = System("shop", [SHOP], "A shop.")
 
@@ -218,7 +220,7 @@ async def authenticate(key: str) -> Caller:
 _TABLES = [
     "create schema shop_test",
     "create schema headwater",
-    "create type colour as enum ('red', 'blue')",
+    "create type partcolour as enum ('red', 'blue')",
     """create table headwater.idempotency_key (
         caller_id uuid not null, key text not null, route text not null, request_sha256 bytea not null, status int,
         headers jsonb, body bytea, created_at timestamptz not null default now(), primary key (caller_id, key))""",
@@ -234,7 +236,7 @@ async def shop_database(empty_database: str) -> str:
     try:
         for statement in _TABLES:
             await connection.execute(statement)
-        for model in (Product, Note):
+        for model in (Part, Remark):
             await connection.execute(str(CreateTable(model.__table__).compile(dialect=DIALECT)))
     finally:
         await connection.close()
@@ -286,12 +288,24 @@ async def seller(app: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest_asyncio.fixture
-async def product(shop: Headwater) -> Product:
+async def product(shop: Headwater) -> Part:
     """One product with four in stock."""
     async with shop.transaction() as tx:
-        return await shop.repository(Product).create(
-            tx, sku="HD-20", name="Harmonic drive", price=Decimal("129.50"), stock=4, colour=Colour.RED
+        return await shop.repository(Part).create(
+            tx, sku="HD-20", name="Harmonic drive", price=Decimal("129.50"), stock=4, colour=PartColour.RED
         )
 
 
-__all__ = ["Page", "client_of"]
+@asynccontextmanager
+async def serve(app: Any) -> AsyncIterator[str]:
+    """The app behind a real uvicorn on a port of its own; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, http="httptools", log_level="error", lifespan="off", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()

@@ -57,7 +57,8 @@ async def _down(path: Path) -> bool:
             break  # nobody else is at work in the home: what still runs there was left behind
     try:
         for store in (EmbeddedValkey(home), EmbeddedPostgres(home)):
-            ended_any |= await store.stop()
+            left_behind = await store.stop()
+            ended_any = ended_any or left_behind
         forget_record(home)
     finally:
         os.close(held)

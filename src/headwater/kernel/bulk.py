@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from inspect import getgeneratorlocals
 from operator import attrgetter, itemgetter
 from typing import Any, cast
 
@@ -123,9 +124,13 @@ class _Batch:
     known: Shape
     names: tuple[str, ...]
     given: frozenset[str]
-    records: Iterator[tuple[Any, ...]]
-    row: int = 0
+    records: Generator[tuple[Any, ...]] = field(init=False)
     failure: Exception | None = None
+
+    @property
+    def row(self) -> int:
+        """The number of the row that is at the driver."""
+        return int(getgeneratorlocals(self.records).get("number", 0))
 
     @property
     def columns(self) -> list[str]:
@@ -166,66 +171,61 @@ def _read(known: Shape, rows: Iterable[Any]) -> _Batch | None:
                 remedy="Declare it as server_default=, or put the value into every row.",
             )
         made.append(name)
-    batch = _Batch(known, (*names, *made), given, iter(()))
+    batch = _Batch(known, (*names, *made), given)
     pick = getter if len(names) > 1 else lambda row: (getter(row),)
     width = len(names) if isinstance(first, Mapping) else None
-    batch.records = _tuples(batch, _watched(batch, itertools.chain((first,), iterator)), pick, width, names, made)
+    batch.records = _tuples(batch, itertools.chain((first,), iterator), pick, width, names, made)
     return batch
-
-
-def _watched(batch: _Batch, rows: Iterable[Any]) -> Iterator[Any]:
-    """Remember what the caller's own iterator raised, so that it is not taken for an error of the driver."""
-    try:
-        yield from rows
-    except Exception as error:
-        batch.failure = error
-        raise
 
 
 def _tuples(
     batch: _Batch,
-    rows: Iterator[Any],
+    rows: Iterable[Any],
     pick: Callable[[Any], tuple[Any, ...]],
     width: int | None,
     names: Sequence[str],
     made: Sequence[str],
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...]]:
+    """Each row checked against the first and put in order. `width` is the number of attributes, None for values."""
     known = batch.known
     processors = [(n, bind_processor(known.by_name[n].type)) for n in names]
     defaults = [(n, bind_processor(known.by_name[n].type), known.by_name[n]) for n in made]
     plain = not made and not any(p for _, p in processors)
-    for row in rows:
-        batch.row += 1
-        if width is None:
-            if type(row) is not known.value_class:
-                raise _uneven(batch, row)
-            values = pick(row)
-        else:
-            try:
+    try:
+        for number, row in enumerate(rows, 1):
+            if width is None:
+                if type(row) is not known.value_class:
+                    raise _uneven(batch, row, number)
                 values = pick(row)
-            except (KeyError, TypeError):
-                raise _uneven(batch, row) from None
-            if len(row) != width:
-                raise _uneven(batch, row)
-        if plain:
-            yield values
-            continue
-        yield (
-            *(_wired(p, n, v) for (n, p), v in zip(processors, values, strict=True)),
-            *(_wired(p, n, python_default(c, False)) for n, p, c in defaults),
-        )
+            else:
+                try:
+                    values = pick(row)
+                except (KeyError, TypeError):
+                    raise _uneven(batch, row, number) from None
+                if len(row) != width:
+                    raise _uneven(batch, row, number)
+            if plain:
+                yield values
+            else:
+                yield (
+                    *[_wired(p, n, v) for (n, p), v in zip(processors, values, strict=True)],
+                    *[_wired(p, n, python_default(c, False)) for n, p, c in defaults],
+                )
+    except Exception as error:  # the caller's iterator's, or ours: not to be taken for one of the driver
+        batch.failure = error
+        raise
 
 
 def _wired(process: Callable[[Any], Any] | None, name: str, value: Any) -> Any:
     return value if process is None or value is None else bound(process, name, value)
 
 
-def _uneven(batch: _Batch, row: Any) -> InvalidValue:
+def _uneven(batch: _Batch, row: Any, number: int) -> InvalidValue:
     what = f"has other attributes than the first: {', '.join(map(str, row))}" if isinstance(row, Mapping) else ""
     return InvalidValue(
-        f"{batch.known.label}: row {batch.row} of the batch {what or f'is a {type(row).__name__}, unlike the first'}.",
+        f"{batch.known.label}: row {number} of the batch {what or f'is a {type(row).__name__}, unlike the first'}.",
         remedy="Give every row of a batch the same attributes.",
-        row=batch.row,
+        row=number,
     )
 
 

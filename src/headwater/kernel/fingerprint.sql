@@ -214,7 +214,10 @@ object(kind, name, parent, schemas, definition) as (
                 where d.classid = 'pg_class'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
                   and d.deptype in ('a', 'i') and d.refobjsubid > 0)
            ) || coalesce(o.words, '')
-    from relation r join pg_sequence q on q.seqrelid = r.oid left join owned o on o.oid = r.relowner
+    from relation r join pg_sequence q on q.seqrelid = r.oid
+    left join owned o on o.oid = r.relowner   -- a column's sequence has the owner of its table
+        and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = r.oid
+                        and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i') and d.refobjsubid > 0)
 
     union all   -- enums, domains, composite and range types
     select case t.typtype when 'e' then 'enum' when 'd' then 'domain' else 'type' end,

@@ -62,6 +62,7 @@ class Loader:
             raise
         except BROKEN:
             link.connection.terminate()
+            postgres.distrust_idle()
         except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
             link.statements.clear()
         except Exception as error:

@@ -25,6 +25,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection as AlchemyConnection
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -299,8 +300,9 @@ async def alchemy_connection(settings: Settings) -> AsyncIterator[AsyncConnectio
     try:
         async with engine.connect() as opened:
             yield opened
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-        known = translate(error)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, DBAPIError) as error:
+        cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
+        known = translate(cause or error)
         if known is None:
             raise
         raise known from error

@@ -6,7 +6,7 @@ select to_regclass('headwater.fingerprint') is not null
 
 -- name: read_ledger
 -- What has been applied, or has begun.
-select revision, module, name, sha256, requires, state, applied_at, duration_ms, lock_retries, applied_by, before
+select revision, module, name, sha256, requires, state, applied_at, duration_ms, lock_retries, applied_by, before::text as before
 from headwater.migration
 order by applied_at, revision
 
@@ -18,7 +18,7 @@ select kind, name, parent, schemas, definition, revision from headwater.fingerpr
 -- Note that a revision outside a transaction begins; what the catalogue was before is kept from the first try.
 insert into headwater.migration (revision, module, name, sha256, requires, state, headwater_version, before)
 values (:revision::text, :module::text, :name::text, :sha256::text, :requires::text[], 'running', :headwater_version::text,
-        :before::jsonb)
+        (:before::text)::jsonb)
 on conflict (revision) do update set sha256 = excluded.sha256, name = excluded.name, requires = excluded.requires
 
 -- name: end_revision
@@ -79,7 +79,8 @@ limit 1
 
 -- name: oldest_transactions
 -- Who may stand in the way of a lock: the transactions that have been open longest.
-select a.pid, coalesce(nullif(a.application_name, ''), 'unnamed') as application, a.state,
+select a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unnamed') as application,
+       coalesce(a.state, 'at work') as state,
        extract(epoch from clock_timestamp() - a.xact_start)::bigint as seconds
 from pg_stat_activity a
 where a.datname = current_database() and a.xact_start is not null and a.pid <> pg_backend_pid()

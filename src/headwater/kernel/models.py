@@ -35,6 +35,11 @@ def _enum_values(members: type[enum.Enum]) -> list[str]:
     return [str(member.value) for member in members]
 
 
+def native_enum(members: type[enum.Enum], *, name: str, schema: str | None = None) -> Enum:
+    """The column type of a PostgreSQL enum whose labels are the members' values."""
+    return Enum(members, name=name, schema=schema, values_callable=_enum_values)
+
+
 class Model(DeclarativeBase):
     """The base of every entity.
 
@@ -68,6 +73,9 @@ class Model(DeclarativeBase):
         list[str]: ARRAY(Text()),
         enum.Enum: Enum(enum.Enum, values_callable=_enum_values),
     }
+
+    # In an ORM session: what the database fills in at a flush is there afterwards, without a read nobody awaits.
+    __mapper_args__ = {"eager_defaults": True}
 
     def __init_subclass__(cls, *, schema: str | None = None, **options: Any) -> None:
         if schema is not None:

@@ -96,7 +96,7 @@ class Runner:
         """A verb has written: these are the row's values, before and after. Runs after the statement."""
 
     async def fetch(self, statement: Statement, /, *, into: type[Any] | None = None, **parameters: Any) -> list[Any]:
-        """All rows. `select(User)` gives values, several columns give rows with names, `into` builds Structs by name."""
+        """All rows. `select(User)` gives values, several columns rows with names, `into` builds Structs by name."""
         prepared = prepare(statement, parameters, into)
         records, _ = await self._run(prepared)
         return records if prepared.make is None else [prepared.make(record) for record in records]
@@ -282,6 +282,13 @@ class Postgres(Runner):
                 return
         self._free.append(link)
 
+    def distrust_idle(self) -> None:
+        """End every idle connection: one was found dead, and what killed it has mostly killed the others too."""
+        idle, self._free = self._free, []
+        for link in idle:
+            link.connection.terminate()
+            self._links.discard(link)
+
     def _place_freed(self) -> None:
         """Hand a place that is taken to the first who waits, or free it."""
         while self._waiting:
@@ -373,6 +380,7 @@ class Postgres(Runner):
         try:
             return await run_on(link, prepared)
         except BROKEN as error:
+            self.distrust_idle()
             if not prepared.reads_only:
                 raise Unreachable(
                     "The connection broke while a statement ran; it may or may not have been committed.",

@@ -93,6 +93,7 @@ class _Face:
                 f"{model.__name__} has a key of {len(known.key_names)} columns; a resource needs one of one column.",
                 remedy="Declare its routes by hand.",
             )
+        self.page: Any = Page[model]  # type: ignore[valid-type]  # read at run time
         self.model, self.known, self.path, self.example = model, known, path, example
         self.repository: Any = repository if repository is not None else Repository[model]  # type: ignore[valid-type]  # read at run time
         self.module = module or _module_of(model)
@@ -139,7 +140,7 @@ class _Face:
             where = [column == value for name, column in columns if (value := getattr(query, name)) is not None]
             return await rows.list(*where, order=order, limit=query.limit, cursor=query.cursor)
 
-        _annotate(handler, f"list_{self.noun}", query=query_type, rows=self.repository, returns=Page[self.model])
+        _annotate(handler, f"list_{self.noun}", query=query_type, rows=self.repository, returns=self.page)
         return Route(
             method="GET",
             path=self.path,
@@ -285,9 +286,7 @@ class _Face:
                 fields.append((attribute, kind, msgspec.field(name=column.name)))
             else:
                 fields.append((attribute, kind | UnsetType, msgspec.field(default=UNSET, name=column.name)))
-        made = msgspec.defstruct(
-            name, fields, kw_only=True, forbid_unknown_fields=True, module=self.model.__module__
-        )
+        made = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True, module=self.model.__module__)
         made.__doc__ = said
         return made
 
@@ -314,7 +313,14 @@ def _given(body: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _annotate(
-    handler: Any, name: str, *, returns: Any, rows: Any, key: tuple[str, Any] | None = None, if_match: bool = False, **kinds: Any
+    handler: Any,
+    name: str,
+    *,
+    returns: Any,
+    rows: Any,
+    key: tuple[str, Any] | None = None,
+    if_match: bool = False,
+    **kinds: Any,
 ) -> None:
     """Give a generated handler the signature that the service reads."""
     import inspect
@@ -351,7 +357,7 @@ def _narrowed(model: type[Model], name: str, column: sa.Column[Any]) -> Any:
     if get_origin(kind) is Annotated:
         base, *notes = get_args(kind)
         notes = [_without(note, meta) for note in notes]
-        return Annotated[tuple([base, *notes, meta])]
+        return Annotated[(base, *notes, meta)]
     return Annotated[kind, meta]
 
 
@@ -389,7 +395,7 @@ def _is_writable(model: type[Model], known: Shape, name: str, column: sa.Column[
 
 
 def _indexed(known: Shape) -> list[str]:
-    """The attributes an index or a unique constraint begins with, in order of their columns; the key is read by path."""
+    """The attributes an index or a unique constraint begins with, in order of their columns, without the key."""
     table: Any = known.table
     first: set[str] = set()
     for index in table.indexes:

@@ -5,7 +5,8 @@ own commands can read them too. We order them ourselves, because Alembic answers
 
 SQL files with the revision's number (`0003_tally.sql` beside `0003_tallies.py`) belong to it and to its checksum. Two
 names of ours can be set in a file: `transactional = False` for what cannot run in a transaction (CREATE INDEX
-CONCURRENTLY; such a revision must be written so that it can run again), and `lock_timeout_ms`.
+CONCURRENTLY; such a revision must be written so that it can run again), and `lock_timeout_ms` (1,500 lets an autovacuum
+that is in the way notice and yield; the default does not wait that long, because everybody else would wait too).
 """
 
 from __future__ import annotations

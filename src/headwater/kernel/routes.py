@@ -18,8 +18,8 @@ class Route:
 
     - a parameter named in the path (`{user_id}`) is parsed to its annotated type (UUID, int, str, an Enum, or
       `Annotated[..., msgspec.Meta(...)]`), and a malformed one is refused before the handler runs;
-    - `query: SomeStruct` is filled from the query string, `body: SomeStruct` from the JSON body; unknown names are refused,
-      integers are bounded to PostgreSQL's bigint, text with NUL characters is refused;
+    - `query: SomeStruct` is filled from the query string, `body: SomeStruct` from the JSON body; unknown names are
+      refused, integers are bounded to PostgreSQL's bigint, text with NUL characters is refused;
     - a parameter annotated with a `Repository` class receives that repository;
     - `tx: Transaction` receives a transaction that the service commits after the handler returns; the work runs again
       after a deadlock or a serialization failure. On GET it is a read-only snapshot;
@@ -27,13 +27,13 @@ class Route:
     - `headwater: Headwater` receives the open data layer;
     - `if_match: int | None` receives the version an If-Match header names.
 
-    The return annotation is the answer: a `Model` (one entity), `Page[Model]`, a msgspec Struct, a list of those, or None.
-    Annotations are resolved when the service starts, so their names must be importable at run time.
+    The return annotation is the answer: a `Model` (one entity), `Page[Model]`, a msgspec Struct, a list of those, or
+    None. Annotations are resolved when the service starts, so their names must be importable at run time.
 
     `scope` is `module:entity:action`. A GET without one is open to everybody; any other method without one must say
     `public=True` (registration, login), or the service does not start. `raises` are the errors a client can meet, for
-    the OpenAPI document. The examples show one value per path parameter, one query, one request body and one answer.
-    `location` is the path of a created entity, `/api/assets/{id}`, where the service cannot find the matching GET itself.
+    the OpenAPI document. The examples show a value per path parameter, a query, a request body and an answer.
+    `location` is the path of a created entity, `/api/assets/{id}`, where the service cannot find its GET by itself.
     """
 
     method: Method

@@ -12,7 +12,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, TypeVar, cast
 
 import asyncpg
-from sqlalchemy import ARRAY, JSON, Column, Dialect, Numeric, Table, inspect
+from sqlalchemy import ARRAY, JSON, Boolean, Column, Dialect, Numeric, Table, inspect
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.orm import ColumnProperty, Mapper, QueryableAttribute
 from sqlalchemy.types import Float, TypeEngine
@@ -132,7 +132,7 @@ def result_processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
 
 def bind_processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     """How a Python value of a SQLAlchemy type becomes what asyncpg encodes, or None where it already is."""
-    if isinstance(kind, JSON):
+    if isinstance(kind, (JSON, Boolean)):  # the codecs check these themselves
         return None
     if isinstance(kind, ARRAY) and bind_processor(kind.item_type) is None:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ FIRST_KEY = UUID("5eed0000-0000-8000-8000-000000000000")
 LAST_KEY = UUID("5eedffff-ffff-8fff-bfff-ffffffffffff")
 _BATCH_ROWS = 20_000
 _LOCK = 0x5EED  # one sowing at a time per database
+
+_NUMBER = re.compile(r"[0-9]+(_[0-9]+)*")
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being planted, how many rows so far, and how many there will be if that is known."""
@@ -80,20 +83,22 @@ class Sowing:
         added = seen = 0
         iterator = iter(rows)
         while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
-            self._check(known, batch[0])
-            added += await bulk.insert_missing(self.tx, known, batch)
+            self._check(known, batch)
+            planted = await bulk.insert_missing(self.tx, known, batch)
+            added += planted
             seen += len(batch)
             self._progress(known.label, seen, total)
         self.added[known.label] = self.added.get(known.label, 0) + added
         return added
 
-    def _check(self, known: Shape, row: Mapping[str, Any]) -> None:
-        key = row.get(known.key_names[0])
-        if not isinstance(key, UUID) or key.version != 8 or not FIRST_KEY <= key <= LAST_KEY:
-            raise InvalidValue(
-                f"{known.label}: the seeded row has the key {key!r}, which `clear` would not find.",
-                remedy="Take it from sowing.key().",
-            )
+    def _check(self, known: Shape, rows: Iterable[Mapping[str, Any]]) -> None:
+        for row in rows:
+            key = row.get(known.key_names[0])
+            if not isinstance(key, UUID) or key.version != 8 or not FIRST_KEY <= key <= LAST_KEY:
+                raise InvalidValue(
+                    f"{known.label}: the seeded row has the key {key!r}, which `clear` would not find.",
+                    remedy="Take it from sowing.key().",
+                )
 
 
 def parse_profile(profile: str) -> tuple[Literal["demo", "load"], int]:
@@ -101,7 +106,7 @@ def parse_profile(profile: str) -> tuple[Literal["demo", "load"], int]:
     if profile == "demo":
         return "demo", 0
     name, _, number = profile.partition(":")
-    if name == "load" and number.replace("_", "").isdigit() and 1 <= int(number) <= 1_000_000_000:
+    if name == "load" and _NUMBER.fullmatch(number) and 1 <= int(number) <= 1_000_000_000:
         return "load", int(number)
     raise InvalidValue(f"There is no seed profile '{profile}'.", remedy="Use 'demo' or 'load:N', such as load:100000.")
 

@@ -173,6 +173,7 @@ async def _begin_on(link: Link, postgres: Postgres, begin: str) -> None:
     except BaseException as error:
         if isinstance(error, BROKEN):
             link.connection.terminate()
+            postgres.distrust_idle()
         link.unsettled = True  # BEGIN may have reached the server
         postgres.give(link)
         if isinstance(error, BROKEN):

@@ -109,7 +109,7 @@ def _by_sqlstate(error: Any) -> HeadwaterError:
             **facts,
         )
     if state == "23514":
-        columns = [c.name for c in constraint.columns] if isinstance(constraint, CheckConstraint) else []
+        columns = _checked(constraint, table)
         return InvalidValue(
             own or f"{name}: the row breaks the rule '{error.constraint_name}'.",
             remedy="Correct the value.", columns=columns, **facts,
@@ -195,6 +195,14 @@ def _columns(constraint: Constraint | None, table: Table | None, name: str | Non
             if index.name == name:
                 return [c.name for c in index.columns]
     return []
+
+
+def _checked(constraint: Constraint | None, table: Table | None) -> list[str]:
+    """The columns a CHECK speaks of. SQLAlchemy does not look into one that is written as text."""
+    if not isinstance(constraint, CheckConstraint) or table is None:
+        return []
+    words = set(re.findall(r"\w+", str(constraint.sqltext)))
+    return [c.name for c in constraint.columns] or [c.name for c in table.columns if c.name in words]
 
 
 _KEY_IN_DETAIL = re.compile(r"\(([^()]*)\)=\(")

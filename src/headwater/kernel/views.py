@@ -1,7 +1,7 @@
 """Views: what of an entity leaves the process. One msgspec Struct per model, generated once from its columns.
 
-Names are the columns' names, private and deferred columns are left out. Enums are written by value, decimals as strings,
-instants as RFC 3339 in UTC, bytes as base64.
+Names are the columns' names, private and deferred columns are left out. Enums are written by value, decimals as
+strings, instants as RFC 3339 in UTC, bytes as base64.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from headwater.service.problems import Refusal
 class Admission:
     """The door of one process. `enter` before work, `leave` after it, whatever happened."""
 
-    def __init__(self, *, at_work_max: int = 64, waiting_max: int = 1_000, wait_seconds_max: float = 1.0) -> None:
+    def __init__(self, *, at_work_max: int = 64, waiting_max: int = 1_000, wait_seconds_max: float = 0.5) -> None:
         self.at_work_max = at_work_max
         self.waiting_max = waiting_max
         self.wait_seconds_max = wait_seconds_max

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from headwater.kernel.models import Model
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.rows import model_of
 from headwater.kernel.views import view
 
@@ -58,7 +58,7 @@ def shown_type(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return view(annotation).struct
     origin = typing.get_origin(annotation)
-    if origin is Page:
+    if origin in (Page, JsonPage):
         (item,) = typing.get_args(annotation)
         return _page_struct(shown_type(item))
     if origin in (Union, types.UnionType):
@@ -102,6 +102,8 @@ def renderer(annotation: Any) -> Render:
     if origin is Page and isinstance(arguments[0], type) and issubclass(arguments[0], Model):
         show_item = view(arguments[0]).show
         return lambda page: (encode(PageAnswer([show_item(item) for item in page.items], page.next)), None)
+    if origin is JsonPage:
+        return lambda page: (b'{"items":%s,"next":%s}' % (page.items, encode(page.next)), None)
     if origin is list and isinstance(arguments[0], type) and issubclass(arguments[0], Model):
         show_one = view(arguments[0]).show
         return lambda values: (encode([show_one(value) for value in values]), None)

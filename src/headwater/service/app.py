@@ -1,6 +1,6 @@
-"""The app: one ASGI callable made from the declarations of a system's modules. Mount it anywhere, or serve it alone.
+"""The app: one ASGI callable made from the declarations of a system's modules. Mount it, or serve it alone.
 
-A request is read aloud: find the operation, take a slot, answer (authenticate, parse, work, write), give the slot back, send.
+A request, read aloud: find the operation, take a slot, answer (authenticate, parse, work, write), leave the slot, send.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from headwater.service.logs import ACCESS, SERVICE
 from headwater.service.metrics import Metrics, Tally
 from headwater.service.operations import Operation, Request
 from headwater.service.problems import Refusal, problem_of
+from headwater.service.process import settle
 from headwater.service.router import Router
 from headwater.service.stations import Station, stations
 
@@ -37,11 +38,20 @@ _SECURITY = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
+_CORS_HEADERS = (
+    "Authorization",
+    "X-API-Key",
+    "Content-Type",
+    "If-Match",
+    "If-None-Match",
+    "Idempotency-Key",
+    "X-Request-Id",
+)
 _NO_STORE = (b"cache-control", b"no-store")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
-class _Gone(Exception):
+class _Gone(Exception):  # noqa: N818  # the client ended it; nobody is told
     """The client went away before its request was complete."""
 
 
@@ -72,8 +82,8 @@ class Service:
         for declaration in declared:
             operation = Operation(declaration, headwater, gate, self.metrics)
             self._router.add(declaration.route.method, declaration.route.path, operation)
-        self.document = openapi.document(headwater.system, declared)
-        for station in stations(headwater, self.metrics, self.document):
+        documents = [openapi.document(headwater.system, declared, for_clients=clients) for clients in (False, True)]
+        for station in stations(headwater, self.metrics, documents[0], documents[1]):
             self._router.add("GET", station.path, station)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -213,9 +223,9 @@ def create_app(
 ) -> ASGIApp:
     """The service of an open data layer.
 
-    `authenticate` turns a key into its Caller (default: the identity module); `routes` adds operations that belong to no
-    module; `access_log` writes a line per request to the logger `headwater.access`. Raises ProgrammingError for a route
-    that cannot work or that changes something and asks for no scope.
+    `authenticate` turns a key into its Caller (default: the identity module); `routes` adds operations that belong
+    to no module; `access_log` writes a line per request to the logger `headwater.access`. Raises ProgrammingError for
+    a route that cannot work or that changes something and asks for no scope.
     """
     service: ASGIApp = Service(
         headwater,
@@ -234,7 +244,7 @@ def create_app(
         service,
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "X-API-Key", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-Id"],
+        allow_headers=list(_CORS_HEADERS),
         expose_headers=["ETag", "Link", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed"],
         max_age=600,
     )
@@ -273,9 +283,11 @@ def _facts(request_id: bytes) -> dict[str, Any]:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """The data layer is opened and closed by whoever made the app; here is nothing to start."""
+    """The data layer is opened and closed by whoever made the app. A mounted app is never sent these messages."""
     while True:
         message = await receive()
+        if message["type"] == "lifespan.startup":
+            settle()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return

@@ -1,4 +1,4 @@
-"""Declarations: what a Route's annotations say, read once. Needs no store, so the OpenAPI document can be made offline."""
+"""Declarations: what a Route's annotations say, read once. They need no store: documents can be made offline."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Declaration:
 
 
 def declare(route: Route, module: str) -> Declaration:
-    """Read a route's handler. Raises ProgrammingError for what cannot work, so that the service does not start with it."""
+    """Read a route's handler. Raises ProgrammingError for what cannot work: the service does not start with it."""
     where = f"{route.method} {route.path} ({module})"
     names = tuple(_PARAMETER.findall(route.path))
     made = Declaration(route=route, module=module, path_names=names)
@@ -196,7 +196,8 @@ def _location(created: Declaration, every: list[Declaration]) -> tuple[str, str]
         names = _PARAMETER.findall(created.route.location)
         if len(names) != 1:
             raise ProgrammingError(
-                f"{created.route.method} {created.route.path}: its location '{created.route.location}' must have one {{attribute}}."
+                f"{created.route.method} {created.route.path}: its location '{created.route.location}' "
+                "must have one {attribute}."
             )
         return _PARAMETER.sub("{}", created.route.location), names[0]
     entity = created.entity
@@ -214,4 +215,3 @@ def _location(created: Declaration, every: list[Declaration]) -> tuple[str, str]
         if name == key[0] or name.removesuffix(f"_{key[0]}") != name or name == f"{entity.__name__.lower()}_{key[0]}":
             return _PARAMETER.sub("{}", one.route.path), key[0]
     return None
-

@@ -1,4 +1,4 @@
-"""Docs: the operations as one page of plain HTML, made from the OpenAPI document. No script, nothing loaded from elsewhere."""
+"""Docs: the operations as one page of plain HTML, made from the OpenAPI document. No script, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def operations_page(document: dict[str, Any]) -> str:
     info = document["info"]
     parts = [
         f"<h1>{escape(info['title'])}</h1><p>{escape(info['description'])}</p>",
-        '<p>Machine-readable: <a href="/openapi.json">/openapi.json</a></p>',
+        '<p>Machine-readable: <a href="/openapi.json">/openapi.json</a>; for generators of clients, with cursors and '
+        'If-Match as parameters: <a href="/openapi.json?for=clients">/openapi.json?for=clients</a></p>',
     ]
     parts += [f"<h2>{escape(tag)}</h2>{''.join(operations)}" for tag, operations in by_tag.items()]
     rows = "".join(
@@ -69,8 +70,11 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[st
         yield "<table><tr><th>parameter</th><th>in</th><th></th></tr>"
         for parameter in operation["parameters"]:
             said = parameter.get("description", "")
-            yield f"<tr><td><code>{escape(parameter['name'])}</code></td><td>{parameter['in']}</td><td>{escape(said)}</td></tr>"
+            yield f"<tr><td><code>{escape(parameter['name'])}</code></td><td>{parameter['in']}</td>"
+            yield f"<td>{escape(said)}</td></tr>"
         yield "</table>"
+    for issued in operation.get("x-issued-parameters", ()):
+        yield f"<p>Also takes: <code>{escape(issued['$ref'].rpartition('/')[2])}</code>, issued by the service.</p>"
     for media in operation.get("requestBody", {}).get("content", {}).values():
         if "example" in media:
             yield f"<p>Body</p><pre>{_pretty(media['example'])}</pre>"

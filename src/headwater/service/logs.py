@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line on stderr. The service logs faults always, and each request where that is asked for."""
+"""Logs: one JSON object per line on stderr. Faults are always logged, requests where that is asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON: instant, level, logger, message, and the facts given as `extra={"facts": {...}}`."""
+    """A record as one line of JSON: instant, level, logger, message, and `extra={"facts": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

@@ -86,10 +86,14 @@ class Metrics(Collector):
         yield requests
         yield seconds
         door = self._admission
-        yield GaugeMetricFamily("headwater_http_in_flight", "Requests that have come and are not answered.", self.in_flight)
+        yield GaugeMetricFamily(
+            "headwater_http_in_flight", "Requests that have come and are not answered.", self.in_flight
+        )
         yield GaugeMetricFamily("headwater_http_at_work", "Requests that have a slot.", door.at_work)
         yield GaugeMetricFamily("headwater_http_waiting", "Requests that wait for a slot.", door.waiting)
-        yield CounterMetricFamily("headwater_http_shed", "Requests refused because the service was full.", door.shed_total)
+        yield CounterMetricFamily(
+            "headwater_http_shed", "Requests refused because the service was full.", door.shed_total
+        )
         yield CounterMetricFamily(
             "headwater_idempotency_replays", "Requests answered from a stored answer.", self.idempotency_replays_total
         )

@@ -1,4 +1,4 @@
-"""OpenAPI: the document of a system, made from its declarations, so that it cannot say anything else than the code does."""
+"""OpenAPI: the document of a system, made from its declarations, so that it says what the code does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headwater import __version__
 from headwater.kernel import errors
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.views import view
 from headwater.service.answers import encode, shown_type
 from headwater.service.declarations import Declaration
@@ -41,13 +41,29 @@ _JSON_VALUE: dict[str, Any] = {
         {"type": "object", "propertyNames": {"pattern": NO_NUL_PATTERN}, "additionalProperties": _ANY_JSON},
     ],
 }
+_ISSUED: dict[str, dict[str, Any]] = {
+    "Cursor": {
+        "name": "cursor",
+        "in": "query",
+        "required": False,
+        "description": "Where the page begins: `next` of the page before, exactly as it was given.",
+        "schema": {"type": "string"},
+    },
+    "IfMatch": {
+        "name": "If-Match",
+        "in": "header",
+        "required": False,
+        "description": "The ETag the row must still have, or `*`.",
+        "schema": {"type": "string"},
+    },
+}
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <key or session token>`"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 _DESCRIPTION = (
-    "Generated from the modules' declarations. Errors are problems of RFC 9457 with a stable `type`; lists are pages with "
-    "an opaque cursor; reads carry an ETag; every answer names the request in X-Request-Id."
+    "Generated from the modules' declarations. Errors are problems of RFC 9457 with a stable `type`; lists are pages "
+    "with an opaque cursor; reads carry an ETag; every answer names the request in X-Request-Id."
 )
 _KINDS_BY_STATUS: dict[int, tuple[str, ...]] = {
     400: ("malformed",),
@@ -64,8 +80,13 @@ _KINDS_BY_STATUS: dict[int, tuple[str, ...]] = {
 }
 
 
-def document(system: System, declared: Iterable[Declaration]) -> bytes:
-    """The OpenAPI 3.1 document as JSON."""
+def document(system: System, declared: Iterable[Declaration], *, for_clients: bool = False) -> bytes:
+    """The OpenAPI 3.1 document as JSON.
+
+    A cursor and an If-Match tag are values the server issued; OpenAPI can only say "any text", and any text is refused.
+    So that every request the document calls valid is accepted, they stand under `x-issued-parameters`, not under
+    `parameters`. Generators of clients want them as ordinary parameters: `for_clients`.
+    """
     from headwater.service.stations import HealthAnswer, KindAnswer, ReadyAnswer  # stations serve this document
 
     schemas = _Schemas()
@@ -86,10 +107,15 @@ def document(system: System, declared: Iterable[Declaration]) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     taken: set[str] = set()
     for one in every:
-        paths.setdefault(one.route.path, {})[one.route.method.lower()] = _operation(one, schemas, taken)
+        paths.setdefault(one.route.path, {})[one.route.method.lower()] = _operation(one, schemas, taken, for_clients)
     for path, kind, summary, down in (
         ("/health", HealthAnswer, "Each store's state and latency", "PostgreSQL does not answer."),
-        ("/ready", ReadyAnswer, "Whether requests should be sent here", "PostgreSQL does not answer, or revisions wait."),
+        (
+            "/ready",
+            ReadyAnswer,
+            "Whether requests should be sent here",
+            "PostgreSQL does not answer, or revisions wait.",
+        ),
     ):
         paths[path] = {"get": _station(path, summary, schemas.of(kind), down)}
     paths["/problems/{slug}"] = {"get": _problem_operation(schemas)}
@@ -100,7 +126,13 @@ def document(system: System, declared: Iterable[Declaration]) -> bytes:
         "info": {"title": f"Headwater: {system.name}", "version": __version__, "description": _described(system)},
         "tags": [{"name": module.name, "description": module.summary} for module in system.modules],
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": schemas.components, "securitySchemes": _SECURITY_SCHEMES},
+        "components": {
+            "schemas": schemas.components,
+            "examples": {slug: {"value": _problem_example(kind)} for slug, kind in KINDS.items()},
+            "headers": _HEADERS,
+            "parameters": _ISSUED,
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
     }
     return encode(whole)
 
@@ -122,11 +154,26 @@ class _Schemas:
             self._wanted.append(kind)
 
     def make(self) -> None:
-        made, components = msgspec.json.schema_components(self._wanted, schema_hook=_custom_schema, ref_template=_REF)
-        self._made = [_refined(one) for one in made]
-        self.components = {name: _refined(one) for name, one in components.items()} | {"JsonValue": _JSON_VALUE}
-        by_status = self.components["Problem"]["properties"]
-        by_status["type"]["format"] = "uri-reference"
+        nested: set[type[Model]] = set()
+
+        def custom(kind: Any) -> dict[str, Any]:
+            if isinstance(kind, type) and issubclass(kind, Model):
+                nested.add(kind)
+            return _custom_schema(kind)
+
+        made, components = msgspec.json.schema_components(self._wanted, schema_hook=custom, ref_template=_REF)
+        if nested:  # entities inside other answers: their views must be components too
+            for model in nested:
+                self.want(view(model).struct)
+            made, components = msgspec.json.schema_components(self._wanted, schema_hook=custom, ref_template=_REF)
+        short = {name: _short(name) for name in components if "." in name}
+        self._made = [_refined(one, short) for one in made]
+        self.components = {short.get(name, name): _refined(one, short) for name, one in components.items()} | {
+            "JsonValue": _JSON_VALUE
+        }
+        for name in ("Problem", "FieldError"):  # they repeat what was wrong as it came, NUL characters included
+            self.components[name] = components[name]
+        self.components["Problem"]["properties"]["type"]["format"] = "uri-reference"
 
     def of(self, kind: Any) -> dict[str, Any]:
         for wanted, made in zip(self._wanted, self._made, strict=True):
@@ -141,15 +188,22 @@ def _custom_schema(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, Model):
         return {"$ref": _REF.format(name=view(kind).struct.__name__)}
     origin = typing.get_origin(kind)
-    if origin is Page:
+    if origin in (Page, JsonPage):
         return {"type": "object"}
     raise NotImplementedError
 
 
-def _refined(schema: Any) -> Any:
+def _short(name: str) -> str:
+    """Where two modules have types of one name, msgspec writes them in full: `TradingOrder` says as much."""
+    parts = name.split(".")
+    module = parts[-3] if len(parts) > 2 else parts[0]
+    return module.replace("_", " ").title().replace(" ", "") + parts[-1]
+
+
+def _refined(schema: Any, short: Mapping[str, str]) -> Any:
     """msgspec's schema with what we check beyond it: no NUL in text, also inside free JSON."""
     if isinstance(schema, list):
-        return [_refined(one) for one in schema]
+        return [_refined(one, short) for one in schema]
     if not isinstance(schema, dict):
         return schema
     if not schema:
@@ -157,11 +211,14 @@ def _refined(schema: Any) -> Any:
     made: dict[str, Any] = {}
     for name, value in schema.items():
         if name in ("properties", "$defs"):
-            made[name] = {inner: _refined(one) for inner, one in value.items()}
+            made[name] = {inner: _refined(one, short) for inner, one in value.items()}
         elif name in ("default", "enum", "const", "examples", "required"):
             made[name] = value
+        elif name == "$ref":
+            target = value.rpartition("/")[2]
+            made[name] = _REF.format(name=short.get(target, target))
         else:
-            made[name] = _refined(value)
+            made[name] = _refined(value, short)
     kind = made.get("type")
     if kind == "string" and not made.keys() & {"format", "pattern", "enum", "const", "contentEncoding"}:
         made["pattern"] = NO_NUL_PATTERN
@@ -173,7 +230,7 @@ def _refined(schema: Any) -> Any:
     return made
 
 
-def _operation(one: Declaration, schemas: _Schemas, taken: set[str]) -> dict[str, Any]:
+def _operation(one: Declaration, schemas: _Schemas, taken: set[str], for_clients: bool) -> dict[str, Any]:
     route = one.route
     made: dict[str, Any] = {
         "operationId": _operation_id(one, taken),
@@ -185,8 +242,10 @@ def _operation(one: Declaration, schemas: _Schemas, taken: set[str]) -> dict[str
         described.append(f"Needs a key with the scope `{route.scope}`.")
     if one.takes_if_match is not None:
         described.append(
-            "Send `If-Match` with the ETag that was read, and the change happens only against that version (412 otherwise)."
+            "Send `If-Match` with the ETag that was read: the change happens against that version only (412 otherwise)."
         )
+    if "Cursor" in _issued(one):
+        described.append("Pages are linked: pass `next` as `cursor`, or follow the `Link` header.")
     if one.is_idempotent:
         described.append("Send an `Idempotency-Key` to make repeating safe; answers are kept for 24 hours.")
     if described:
@@ -194,10 +253,19 @@ def _operation(one: Declaration, schemas: _Schemas, taken: set[str]) -> dict[str
     if route.deprecated:
         made["deprecated"] = True
     parameters = [*_path_parameters(one, schemas), *_query_parameters(one, schemas), *_header_parameters(one)]
+    issued = [{"$ref": f"#/components/parameters/{name}"} for name in _issued(one)]
+    if for_clients:
+        parameters += issued
+    elif issued:
+        made["x-issued-parameters"] = issued
     if parameters:
         made["parameters"] = parameters
     if one.read_body is not None:
         media: dict[str, Any] = {"schema": schemas.of(one.read_body.kind)}
+        if route.public:  # tools that sign up and sign in by themselves look for the fields right here
+            media["schema"] = schemas.components.get(
+                media["schema"].get("$ref", "").rpartition("/")[2], media["schema"]
+            )
         if route.body_example is not None:
             media["example"] = route.body_example
         made["requestBody"] = {"required": True, "content": {kind.decode(): media for kind in one.content_types}}
@@ -249,14 +317,27 @@ def _query_parameters(one: Declaration, schemas: _Schemas) -> list[dict[str, Any
             "required": spec.required,
             "schema": schema,
         }
-        if spec.encode_name == "cursor" and bare(spec.type) is str:
-            parameter["schema"] = schema | {"readOnly": True}
-            described = described or "Where the page begins: `next` of the page before, exactly as it was given."
+        if _is_cursor(spec):
+            continue
         if described:
             parameter["description"] = described
         if spec.encode_name in example:
             parameter["example"] = example[spec.encode_name]
         made.append(parameter)
+    return made
+
+
+def _is_cursor(spec: Any) -> bool:
+    return spec.encode_name == "cursor" and bare(spec.type) is str
+
+
+def _issued(one: Declaration) -> list[str]:
+    """Which values that only the server can issue the operation takes."""
+    made = []
+    if one.query_kind is not None and any(map(_is_cursor, msgspec.structs.fields(one.query_kind))):
+        made.append("Cursor")
+    if one.takes_if_match is not None:
+        made.append("IfMatch")
     return made
 
 
@@ -270,16 +351,6 @@ def _header_parameters(one: Declaration) -> list[dict[str, Any]]:
                 "required": False,
                 "description": "An ETag that is known already; while it still holds, the answer is 304 without a body.",
                 "schema": {"type": "string"},
-            }
-        )
-    if one.takes_if_match is not None:
-        made.append(
-            {
-                "name": "If-Match",
-                "in": "header",
-                "required": False,
-                "description": "The ETag the row must still have, or `*`.",
-                "schema": {"type": "string", "readOnly": True},
             }
         )
     if one.is_idempotent:
@@ -297,7 +368,10 @@ def _header_parameters(one: Declaration) -> list[dict[str, Any]]:
 
 
 _HEADERS: dict[str, dict[str, Any]] = {
-    "X-Request-Id": {"description": "The id of the request, the client's own if it sent one.", "schema": {"type": "string"}},
+    "X-Request-Id": {
+        "description": "The id of the request, the client's own if it sent one.",
+        "schema": {"type": "string"},
+    },
     "ETag": {"description": "The tag of this representation.", "schema": {"type": "string"}},
     "Link": {"description": 'The next page, `<…>; rel="next"`, if there is one.', "schema": {"type": "string"}},
     "Location": {"description": "Where the created entity lives.", "schema": {"type": "string"}},
@@ -311,7 +385,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
 
 
 def _headers(*names: str) -> dict[str, Any]:
-    return {name: _HEADERS[name] for name in ("X-Request-Id", *names)}
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
 
 
 def _responses(one: Declaration, schemas: _Schemas) -> dict[str, Any]:
@@ -320,7 +394,7 @@ def _responses(one: Declaration, schemas: _Schemas) -> dict[str, Any]:
     if one.answer is not None:
         if one.route.method == "GET":
             names.append("ETag")
-            if typing.get_origin(one.answer) is Page:
+            if typing.get_origin(one.answer) in (Page, JsonPage):
                 names.append("Link")
         elif one.entity is not None and view(one.entity).version_name is not None:
             names.append("ETag")
@@ -352,17 +426,17 @@ def _problem_response(status: int, behind: list[type[errors.HeadwaterError]]) ->
         "content": {
             "application/problem+json": {
                 "schema": {"$ref": _REF.format(name="Problem")},
-                "examples": {slug: {"value": _problem_example(kind, status)} for slug, kind in kinds.items()},
+                "examples": {slug: {"$ref": f"#/components/examples/{slug}"} for slug in kinds},
             }
         },
     }
 
 
-def _problem_example(kind: Kind, status: int) -> Mapping[str, Any]:
+def _problem_example(kind: Kind) -> Mapping[str, Any]:
     return {
         "type": kind.type,
         "title": kind.title,
-        "status": status,
+        "status": kind.status,
         "detail": kind.meaning,
         "instance": "3b241101e2bb-2a",
         "remedy": kind.remedy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from headwater.kernel import idempotency
 from headwater.kernel.caller import Caller
 from headwater.kernel.errors import Unauthenticated
 from headwater.kernel.lifecycle import Headwater
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.transaction import Transaction
 from headwater.kernel.views import view
 from headwater.service.answers import JSON, Answer, body_tag, matches, next_link, renderer
@@ -24,7 +25,7 @@ from headwater.service.parsing import refused_parameter
 from headwater.service.problems import FieldError, Refusal
 
 NO_CACHE = (b"cache-control", b"no-cache")
-IDEMPOTENCY_KEY_LENGTH_MAX = 255
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}\Z")
 
 
 class Request:
@@ -81,7 +82,7 @@ class Operation:
         self._status = declaration.status
         self._render = renderer(declaration.answer)
         self._is_get = route.method == "GET"
-        self._is_page = getattr(declaration.answer, "__origin__", None) is Page
+        self._is_page = getattr(declaration.answer, "__origin__", None) in (Page, JsonPage)
         self._location = declaration.location
         self._is_idempotent = declaration.is_idempotent
         self._label = f"{route.method} {route.path}"
@@ -197,12 +198,8 @@ class Operation:
         given = headers.get(b"if-match")
         if given is None or given.strip() == b"*":
             return None
-        version, _, fingerprint = given.strip().strip(b'"').partition(b"-")
-        if (
-            given.strip() != b'"%s-%s"' % (version, self._fingerprint)
-            or not version.isdigit()
-            or len(version) > 18
-        ):
+        version, _, _ = given.strip().strip(b'"').partition(b"-")
+        if given.strip() != b'"%s-%s"' % (version, self._fingerprint) or not version.isdigit() or len(version) > 18:
             raise Refusal(
                 "precondition-failed",
                 f"If-Match names the tag {given.decode('latin-1')}, which this entity never had.",
@@ -212,11 +209,11 @@ class Operation:
 
     def _claim(self, request: Request) -> idempotency.Claim:
         key = request.headers[b"idempotency-key"].decode("latin-1")
-        if not 1 <= len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+        if not _IDEMPOTENCY_KEY.match(key):
             raise Refusal(
                 "invalid-value",
                 "The Idempotency-Key is malformed.",
-                errors=[FieldError(parameter="Idempotency-Key", detail="Expected 1 to 255 printable ASCII characters.")],
+                errors=[FieldError(parameter="Idempotency-Key", detail="Expected 1 to 255 visible ASCII characters.")],
             )
         asked = hashlib.sha256(b"\0".join((request.path.encode("utf-8", "replace"), request.query, request.body)))
         return idempotency.Claim(

@@ -80,7 +80,7 @@ def hardened(kind: Any) -> Any:
                 notes.append(msgspec.Meta(tz=True))
         else:
             inner = hardened(inner)
-        return Annotated[tuple([inner, *notes])]
+        return Annotated[(inner, *notes)]
     if origin in (Union, types.UnionType):
         return Union[tuple(hardened(part) for part in typing.get_args(kind))]  # noqa: UP007  # built at run time
     if origin in (list, set, frozenset, tuple, dict):
@@ -217,9 +217,11 @@ class QueryReader(typing.Generic[S]):
             else:
                 values[attribute] = value
         given = {name for name, _ in pairs}
-        wrong += [FieldError(parameter=n, detail="The parameter is required.") for n in self._required if n not in given]
+        wrong += [
+            FieldError(parameter=n, detail="The parameter is required.") for n in self._required if n not in given
+        ]
         if wrong:
-            raise Refusal("invalid-value", "The query string has errors.", errors=wrong)
+            raise Refusal("invalid-value", "The query string has errors.", errors=list(dict.fromkeys(wrong))[:20])
         try:
             return self._make(**values)
         except (ValueError, TypeError) as error:
@@ -266,11 +268,9 @@ class BodyReader:
     def _slowly(self, raw: bytes) -> Any:
         """Once more, with `1.0` as an integer; then with every error of the first level named."""
         try:
-            loose = msgspec.json.decode(raw)
+            loose = _whole(msgspec.json.decode(raw))
         except msgspec.ValidationError as error:
-            raise Refusal(
-                "invalid-value", "The body has errors.", errors=[_located(str(error), "")]
-            ) from None
+            raise Refusal("invalid-value", "The body has errors.", errors=[_located(str(error), "")]) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(error) from None
         try:
@@ -318,6 +318,17 @@ def refused_parameter(name: str, error: msgspec.ValidationError) -> Refusal:
         f"The path parameter '{name}' is malformed.",
         errors=[FieldError(parameter=name, detail=_sentence(str(error)))],
     )
+
+
+def _whole(value: Any) -> Any:
+    """Floats that are whole numbers as integers, as far as a float can tell whole numbers apart."""
+    if isinstance(value, float):
+        return int(value) if abs(value) <= 2**53 and value.is_integer() else value
+    if isinstance(value, dict):
+        return {name: _whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    return value
 
 
 def _nul_pointers(value: Any, path: list[str]) -> list[str]:

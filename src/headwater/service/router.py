@@ -1,4 +1,4 @@
-"""Router: from a method and a path to one operation. Exact segments win over parameters; a path knows all its methods."""
+"""Router: from a method and a path to one operation. Exact segments win; a path knows all its methods."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Router(Generic[T]):
             self._whole[path] = node
 
     def find(self, path: str, segments: list[str] | None = None) -> tuple[Node[T], list[str]] | None:
-        """The node of a path and the texts of its parameters. `segments` are given where they were decoded one by one."""
+        """The node of a path and the texts of its parameters. `segments` are given where each was decoded alone."""
         if segments is None:
             node = self._whole.get(path)
             if node is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any
 
 import msgspec
 
@@ -63,7 +62,7 @@ class Station:
         self.answer = work
 
 
-def stations(headwater: Headwater, metrics: Metrics, document: bytes) -> list[Station]:
+def stations(headwater: Headwater, metrics: Metrics, document: bytes, for_clients: bytes) -> list[Station]:
     """All of them."""
     readiness = _Readiness(headwater)
 
@@ -94,7 +93,7 @@ def stations(headwater: Headwater, metrics: Metrics, document: bytes) -> list[St
         return _constant(request, encode(shown), JSON)
 
     async def described(request: Request) -> Answer:
-        return _constant(request, document, JSON)
+        return _constant(request, for_clients if request.query == b"for=clients" else document, JSON)
 
     page = docs.operations_page(msgspec.json.decode(document))
 
@@ -157,8 +156,7 @@ class _Readiness:
 async def _pending(headwater: Headwater) -> list[str]:
     from headwater.kernel import migrations  # Alembic is loaded by the first who asks
 
-    found: Any = await migrations.status(headwater.system, headwater.settings)
-    return [str(one) for one in found.pending]
+    return [planned.revision for planned in await migrations.plan(headwater.system, headwater.settings)]
 
 
 def _constant(request: Request, body: bytes, kind: tuple[bytes, bytes]) -> Answer:
@@ -173,5 +171,3 @@ def _page(request: Request, page: str) -> Answer:
     answer = _constant(request, page.encode(), (b"content-type", b"text/html; charset=utf-8"))
     policy = f"default-src 'none'; style-src '{docs.STYLE_HASH}'; base-uri 'none'; form-action 'none'"
     return Answer(answer.status, [*answer.headers, (b"content-security-policy", policy.encode())], answer.body)
-
-

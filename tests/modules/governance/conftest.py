@@ -1,21 +1,16 @@
-"""People who vote."""
+"""People who vote, and the tables over which they meet."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
-import httpx
+import pytest
 import pytest_asyncio
-from sqlalchemy import select
 
-from headwater.kernel.caller import Caller
-from headwater.kernel.errors import Unauthenticated
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.models import Model
 from headwater.modules.governance.models import Proposal, Vote
 from headwater.modules.identity.models import User
-from headwater.service.app import create_app
 
 
 @pytest_asyncio.fixture
@@ -26,31 +21,7 @@ async def people(headwater: Headwater) -> list[UUID]:
     return [user.id for user in (await users.list(limit=40)).items]
 
 
-@pytest_asyncio.fixture
-async def client(headwater: Headwater) -> AsyncIterator[httpx.AsyncClient]:
-    """Someone who may do everything, talking to the service in this process."""
-    caller = Caller(id=UUID(int=1), name="tester", scopes=frozenset({"*"}))
-
-    async def authenticate(key: str) -> Caller:
-        if key != "good":
-            raise Unauthenticated("The key is not known.")
-        return caller
-
-    transport = httpx.ASGITransport(app=create_app(headwater, authenticate=authenticate), raise_app_exceptions=False)
-    headers = {"Authorization": "Bearer good"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://headwater", headers=headers) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def crowd(headwater: Headwater) -> None:
-    """Every connection of the pool is open and knows the types of the tables: what is started at once meets at once."""
-    together = asyncio.Barrier(headwater.settings.pool_size_max)
-
-    async def one() -> None:
-        async with headwater.transaction() as tx:
-            await together.wait()
-            for model in (Proposal, Vote):
-                await tx.fetch(select(model).limit(1))
-
-    await asyncio.gather(*(one() for _ in range(headwater.settings.pool_size_max)))
+@pytest.fixture
+def contested() -> tuple[type[Model], ...]:
+    """What these tests change at the same moment."""
+    return (Proposal, Vote)

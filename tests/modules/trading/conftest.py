@@ -1,71 +1,14 @@
-"""People and parts to trade with."""
+"""The table over which traders meet."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from uuid import UUID
+import pytest
 
-import httpx
-import pytest_asyncio
-from sqlalchemy import select
-
-from headwater.kernel.caller import Caller
-from headwater.kernel.errors import Unauthenticated
-from headwater.kernel.lifecycle import Headwater
-from headwater.modules.blockchain.models import Asset, ChainUser
-from headwater.modules.identity.models import User
+from headwater.kernel.models import Model
 from headwater.modules.trading.models import Order
-from headwater.service.app import create_app
 
 
-@pytest_asyncio.fixture
-async def people(headwater: Headwater) -> list[UUID]:
-    """The ids of three users."""
-    users = headwater.repository(User)
-    return [(await users.create(headwater.autocommit, email=f"trader{n}@example.org")).id for n in range(3)]
-
-
-@pytest_asyncio.fixture
-async def parts(headwater: Headwater, people: list[UUID]) -> list[UUID]:
-    """The ids of two assets."""
-    await headwater.repository(ChainUser).create(headwater.autocommit, user_id=people[0], wallet_address="wallet-0")
-    assets = headwater.repository(Asset)
-    return [
-        (
-            await assets.create(
-                headwater.autocommit, asset_type="actuator", issuer_id=people[0], name=f"Drive {n}", symbol=f"DRV{n}"
-            )
-        ).id
-        for n in range(2)
-    ]
-
-
-@pytest_asyncio.fixture
-async def client(headwater: Headwater) -> AsyncIterator[httpx.AsyncClient]:
-    """Someone who may do everything, talking to the service in this process."""
-    caller = Caller(id=UUID(int=1), name="tester", scopes=frozenset({"*"}))
-
-    async def authenticate(key: str) -> Caller:
-        if key != "good":
-            raise Unauthenticated("The key is not known.")
-        return caller
-
-    transport = httpx.ASGITransport(app=create_app(headwater, authenticate=authenticate), raise_app_exceptions=False)
-    headers = {"Authorization": "Bearer good"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://headwater", headers=headers) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def crowd(headwater: Headwater) -> None:
-    """Every connection of the pool is open and knows the types of the tables: what is started at once meets at once."""
-    together = asyncio.Barrier(headwater.settings.pool_size_max)
-
-    async def one() -> None:
-        async with headwater.transaction() as tx:
-            await together.wait()
-            for model in (Order,):
-                await tx.fetch(select(model).limit(1))
-
-    await asyncio.gather(*(one() for _ in range(headwater.settings.pool_size_max)))
+@pytest.fixture
+def contested() -> tuple[type[Model], ...]:
+    """What these tests change at the same moment."""
+    return (Order,)

@@ -8,12 +8,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Computed, Enum, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
-from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
+from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
 from headwater.kernel.tracking import Tracked
 
 SCHEMA = "blockchain"
@@ -26,10 +26,6 @@ class TransactionStatus(enum.Enum):
     PENDING = "pending"
     CONFIRMED = "confirmed"
     FAILED = "failed"
-
-
-def _labels(members: type[enum.Enum]) -> list[str]:
-    return [str(member.value) for member in members]
 
 
 class ChainUser(Timestamped, Versioned, Model, schema=SCHEMA):
@@ -134,7 +130,7 @@ class ChainTransaction(Keyed, Timestamped, Versioned, Model, schema=SCHEMA):
     amount: Mapped[int] = mapped_column(WholeNumber())
     block_number: Mapped[int | None]
     status: Mapped[TransactionStatus] = mapped_column(
-        Enum(TransactionStatus, name="transaction_status", schema=SCHEMA, values_callable=_labels),
+        native_enum(TransactionStatus, name="transaction_status", schema=SCHEMA),
         server_default="pending",
     )
     network: Mapped[str] = mapped_column(server_default="solana")

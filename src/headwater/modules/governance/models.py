@@ -6,11 +6,11 @@ import enum
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
-from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
+from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
 from headwater.kernel.tracking import Tracked
 
 
@@ -33,12 +33,8 @@ class Choice(enum.Enum):
     ABSTAIN = "abstain"
 
 
-def _labels(members: type[enum.Enum]) -> list[str]:
-    return [member.value for member in members]
-
-
-_proposal_status = Enum(ProposalStatus, name="proposal_status", schema="governance", values_callable=_labels)
-_choice = Enum(Choice, name="vote_choice", schema="governance", values_callable=_labels)
+_proposal_status = native_enum(ProposalStatus, name="proposal_status", schema="governance")
+_choice = native_enum(Choice, name="vote_choice", schema="governance")
 
 
 class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):

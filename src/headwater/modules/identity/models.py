@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
+from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
 from headwater.kernel.tracking import Tracked
 
 
@@ -23,10 +23,6 @@ class KycStatus(enum.Enum):
     PENDING = "pending"
     VERIFIED = "verified"
     REJECTED = "rejected"
-
-
-def _labels(members: type[enum.Enum]) -> list[str]:
-    return [str(member.value) for member in members]
 
 
 _EMAIL_TAKEN = "users: this email is already taken."
@@ -54,9 +50,7 @@ class User(Keyed, Timestamped, Versioned, Model):
     language_code: Mapped[str] = mapped_column(server_default="ru")
     timezone: Mapped[str] = mapped_column(server_default="Europe/Moscow")
     is_active: Mapped[bool] = mapped_column(server_default="true")
-    kyc_status: Mapped[KycStatus] = mapped_column(
-        Enum(KycStatus, name="kyc_status", values_callable=_labels), server_default="pending"
-    )
+    kyc_status: Mapped[KycStatus] = mapped_column(native_enum(KycStatus, name="kyc_status"), server_default="pending")
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default="{}")
     password_hash: Mapped[str | None] = mapped_column(info={"private": True}, deferred=True, sort_order=93)
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
-from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
+from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
 from headwater.kernel.tracking import Tracked
 
 
@@ -43,13 +43,9 @@ class InspectionResult(enum.Enum):
     FAILED = "failed"
 
 
-def _labels(members: type[enum.Enum]) -> list[str]:
-    return [member.value for member in members]
-
-
-_production_status = Enum(ProductionStatus, name="order_status", schema="manufacturing", values_callable=_labels)
-_milestone_status = Enum(MilestoneStatus, name="milestone_status", schema="manufacturing", values_callable=_labels)
-_inspection_result = Enum(InspectionResult, name="inspection_result", schema="manufacturing", values_callable=_labels)
+_production_status = native_enum(ProductionStatus, name="order_status", schema="manufacturing")
+_milestone_status = native_enum(MilestoneStatus, name="milestone_status", schema="manufacturing")
+_inspection_result = native_enum(InspectionResult, name="inspection_result", schema="manufacturing")
 
 _unfinished = text("status in ('pending', 'in_progress', 'failed')")
 

@@ -6,11 +6,11 @@ import enum
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
-from headwater.kernel.models import Keyed, Model, Timestamped, Versioned
+from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
 from headwater.kernel.tracking import Tracked
 
 
@@ -39,13 +39,9 @@ class EscrowState(enum.Enum):
     DISPUTED = "disputed"
 
 
-def _labels(members: type[enum.Enum]) -> list[str]:
-    return [member.value for member in members]
-
-
-_side = Enum(Side, name="order_side", schema="trading", values_callable=_labels)
-_order_status = Enum(OrderStatus, name="order_status", schema="trading", values_callable=_labels)
-_escrow_state = Enum(EscrowState, name="escrow_state", schema="trading", values_callable=_labels)
+_side = native_enum(Side, name="order_side", schema="trading")
+_order_status = native_enum(OrderStatus, name="order_status", schema="trading")
+_escrow_state = native_enum(EscrowState, name="escrow_state", schema="trading")
 
 _resting = text("status in ('open', 'partially_filled')")
 

@@ -1,10 +1,8 @@
-"""A module with a resource over HTTP: declare the routes, and the service parses, answers and documents them."""
+"""A resource over HTTP: declare the routes, and the service parses, answers and documents them."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from types import ModuleType
 from typing import Annotated
 from uuid import UUID
 
@@ -13,7 +11,7 @@ import msgspec
 from sqlalchemy.orm import Mapped
 from throwaway import create_tables, database
 
-from headwater import Headwater, Keyed, Model, Module, Page, Repository, Settings, System, Timestamped, Versioned
+from headwater import Headwater, Keyed, Model, Page, Repository, Settings, System, Timestamped, Versioned
 from headwater.kernel.errors import InvalidValue, NotFound
 from headwater.kernel.routes import Route
 from headwater.service.app import create_app
@@ -42,25 +40,19 @@ async def list_notes(query: Paging, notes: Repository[Note]) -> Page[Note]:
     return await notes.list(limit=query.limit, cursor=query.cursor)
 
 
+# A module keeps these in its routes.py; `routes=` of create_app is for operations that belong to no module.
 ROUTES = (
     Route(method="GET", path="/api/notes", handler=list_notes, summary="List notes", raises=(InvalidValue,)),
     Route(method="GET", path="/api/notes/{note_id}", handler=get_note, summary="Read a note", raises=(NotFound,)),
 )
 
-# A module is a package (see `headwater new module`); here one file plays the package and its `routes`.
-board = sys.modules["board"] = ModuleType("board")
-board.__path__ = []
-sys.modules["board.routes"] = ModuleType("board.routes")
-sys.modules["board.routes"].__dict__["ROUTES"] = ROUTES
-BOARD = System("board", [Module(name="board", package="board", summary="Notes on a board.")])
-
 
 async def main() -> None:
-    async with database() as dsn, Headwater.open(BOARD, Settings(database_url=dsn)) as headwater:
+    async with database() as dsn, Headwater.open(System("board", []), Settings(database_url=dsn)) as headwater:
         await create_tables(headwater, Note)
         note = await headwater.repository(Note).create(headwater.autocommit, text="Buy bearings")
 
-        transport = httpx.ASGITransport(app=create_app(headwater))
+        transport = httpx.ASGITransport(app=create_app(headwater, routes=ROUTES))
         async with httpx.AsyncClient(transport=transport, base_url="http://board") as client:
             answer = await client.get(f"/api/notes/{note.id}")
             print(answer.status_code, answer.json()["text"])
