@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.orm import Mapped
 from throwaway import create_tables, database
 
-from headwater import Headwater, Keyed, Model, Page, Repository, Settings, System, Timestamped, Versioned
+from headwater import Headwater, JsonPage, Keyed, Model, Repository, Settings, System, Timestamped, Versioned
 from headwater.kernel.errors import InvalidValue, NotFound
 from headwater.kernel.routes import Route
 from headwater.service.app import create_app
@@ -36,8 +36,8 @@ async def get_note(note_id: UUID, notes: Repository[Note]) -> Note:
     return await notes.get(note_id)
 
 
-async def list_notes(query: Paging, notes: Repository[Note]) -> Page[Note]:
-    return await notes.list(limit=query.limit, cursor=query.cursor)
+async def list_notes(query: Paging, notes: Repository[Note]) -> JsonPage[Note]:
+    return await notes.list_json(limit=query.limit, cursor=query.cursor)
 
 
 # A module keeps these in its routes.py; `routes=` of create_app is for operations that belong to no module.

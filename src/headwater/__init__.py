@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headwater.kernel.module import Module as Module
     from headwater.kernel.module import System as System
     from headwater.kernel.orm import orm_session as orm_session
+    from headwater.kernel.pages import JsonPage as JsonPage
     from headwater.kernel.pages import Page as Page
     from headwater.kernel.repository import Repository as Repository
     from headwater.kernel.settings import Settings as Settings
@@ -30,6 +31,7 @@ _HOMES = {
     "CachePolicy": "cache_policy",
     "Context": "tracking",
     "Headwater": "lifecycle",
+    "JsonPage": "pages",
     "Keyed": "models",
     "Model": "models",
     "Module": "module",

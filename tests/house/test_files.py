@@ -109,6 +109,7 @@ _IDENTIFIERS_ONLY = {
     "src/headwater/kernel/transaction.py": "the numbered name of a savepoint",
     "src/headwater/kernel/migrations.py": "DROP INDEX takes no parameters; PostgreSQL itself quoted the name",
     "src/headwater/embedded/postgres.py": "CREATE DATABASE takes no parameters; both names are constants",
+    "src/headwater/kernel/json_rows.py": "column names of declared models, quoted; no value is in it",
 }
 
 

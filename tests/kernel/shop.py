@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Table, Text, UniqueConstraint, create_engine, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    create_engine,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, ENUM
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -140,6 +154,36 @@ class Ranking(Keyed, Model, schema="shop"):
     f: Mapped[Color] = mapped_column(COLOR)
     g: Mapped[bool]
     h: Mapped[Decimal]
+
+
+class Kaleidoscope(Keyed, Model, schema="shop"):
+    """A column of every kind that PostgreSQL can write as JSON, each with and without NULL where it matters."""
+
+    __tablename__ = "kaleidoscopes"
+
+    words: Mapped[str]
+    short: Mapped[str | None] = mapped_column(String(8))
+    big: Mapped[int]
+    small: Mapped[int | None] = mapped_column(SmallInteger)
+    amount: Mapped[int] = mapped_column(WholeNumber())
+    rate: Mapped[Decimal | None]
+    weight: Mapped[float | None]
+    good: Mapped[bool | None]
+    color: Mapped[Color | None] = mapped_column(COLOR)
+    made_at: Mapped[datetime]
+    seen_at: Mapped[datetime | None]
+    day: Mapped[date | None]
+    raw: Mapped[bytes | None]
+    data: Mapped[dict[str, Any]]
+    extra: Mapped[list[Any] | None]
+    owner: Mapped[UUID | None]
+    tags: Mapped[list[str]]
+    colors: Mapped[list[Color] | None] = mapped_column(ARRAY(COLOR))
+    counts: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    owners: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid()))
+    it_s: Mapped[str] = mapped_column("it's odd %s :x", server_default="odd")
+    secret: Mapped[str] = mapped_column(info={"private": True}, server_default="s3cret")
+    manual: Mapped[str] = mapped_column(deferred=True, server_default="a long text")
 
 
 class SqlDefault(Keyed, Model, schema="shop"):

@@ -17,7 +17,7 @@ from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
 from headwater.kernel.rows import bind_processor
-from headwater.kernel.statements import _compile, prepare, reads_only
+from headwater.kernel.statements import Narrowable, _compile, prepare, reads_only
 
 
 @pytest.fixture
@@ -234,3 +234,25 @@ async def test_building_into_what_does_not_fit_is_refused(hw: Headwater, product
         await hw.postgres.fetch(QUERIES["levels"], color="red")
     with pytest.raises(ProgrammingError, match="'leest'"):
         await hw.postgres.fetch(QUERIES["levels"], color="red", least=1, leest=2)
+
+
+async def test_a_narrowed_statement_keeps_its_text_and_takes_the_values_of_each_call(hw: Headwater) -> None:
+    products = hw.repository(Product)
+    for name in ("bolt", "gear", "nut"):
+        await products.create(hw.autocommit, name=name, price=len(name))
+    narrowable = Narrowable(select(Product.name).order_by(Product.name).limit(bindparam("limit_rows")))
+    first = narrowable.prepare([Product.name == "bolt", Product.price > 1], {"limit_rows": 5})
+    second = narrowable.prepare([Product.name == "nut", Product.price > 2], {"limit_rows": 7})
+    assert (first.sql is second.sql, first.reads_only) == (True, True)
+    assert (sorted(map(str, first.arguments)), sorted(map(str, second.arguments))) == (
+        ["1", "5", "bolt"],
+        ["2", "7", "nut"],
+    )
+    for wanted in (["bolt"], ["gear", "nut"], []):
+        prepared = narrowable.prepare([Product.name.in_(wanted)], {"limit_rows": 5})
+        records, _ = await hw.postgres._run(prepared)
+        assert [record[0] for record in records] == wanted
+    with pytest.raises(ProgrammingError):
+        narrowable.prepare([Product.name == bindparam("missing")], {"limit_rows": 5})
+    with pytest.raises(InvalidValue):
+        narrowable.prepare([Product.price == "much"], {"limit_rows": 5})

@@ -15,7 +15,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeEngine
 
 from headwater.kernel.errors import InvalidCursor, InvalidValue, ProgrammingError
-from headwater.kernel.rows import Shape
+from headwater.kernel.rows import Shape, result_processor
 
 T = TypeVar("T")
 
@@ -32,6 +32,15 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class JsonPage(Generic[T]):
+    """A Page whose items are written already: `items` is a JSON array of `count` entities as their View shows them."""
+
+    items: bytes
+    count: int
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sorting:
     """An order that puts every row in exactly one place: the columns asked for, then the key."""
 
@@ -44,6 +53,11 @@ class Sorting:
             known.by_name[n].desc() if down else known.by_name[n].asc()
             for n, down in zip(self.names, self.descending, strict=True)
         ]
+
+    def place(self, known: Shape, record: Sequence[Any]) -> list[Any]:
+        """The values of a record that holds these columns as the driver gave them."""
+        processors = [result_processor(known.by_name[name].type) for name in self.names]
+        return [v if p is None else p(v) for p, v in zip(processors, record, strict=True)]
 
     def after(self, known: Shape, binds: Sequence[Any]) -> ColumnElement[bool]:
         """The rows that come after the place named by `binds`."""
@@ -100,9 +114,9 @@ def sorting(known: Shape, order: tuple[tuple[str, bool], ...]) -> Sorting:
     return Sorting(tuple(names), tuple(descending), blake2b(text.encode(), digest_size=6).hexdigest())
 
 
-def write_cursor(order: Sorting, value: Any) -> str:
-    """The cursor of the place of `value`."""
-    raw = msgspec.json.encode([order.fingerprint, *(_written(getattr(value, name)) for name in order.names)])
+def write_cursor(order: Sorting, place: Sequence[Any]) -> str:
+    """The cursor of a place: the values of the order's columns."""
+    raw = msgspec.json.encode([order.fingerprint, *map(_written, place)])
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 

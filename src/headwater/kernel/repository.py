@@ -13,7 +13,6 @@ from sqlalchemy import (
     ARRAY,
     Column,
     ColumnElement,
-    Select,
     bindparam,
     column,
     delete,
@@ -28,12 +27,22 @@ from sqlalchemy.dialects import postgresql
 
 from headwater.kernel import bulk
 from headwater.kernel.errors import InvalidValue, NotFound, ProgrammingError, VersionConflict
+from headwater.kernel.json_rows import json_row, json_rows
 from headwater.kernel.loader import BATCH_MAX, Loader
 from headwater.kernel.models import Model
-from headwater.kernel.pages import Page, Sorting, check_limit, read_cursor, read_order, sorting, write_cursor
+from headwater.kernel.pages import (
+    JsonPage,
+    Page,
+    Sorting,
+    check_limit,
+    read_cursor,
+    read_order,
+    sorting,
+    write_cursor,
+)
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.rows import Shape, bind_processor, shape
-from headwater.kernel.statements import Prepared, Template, prepare, python_default
+from headwater.kernel.statements import Narrowable, Prepared, Template, prepare, python_default
 from headwater.kernel.transaction import Transaction, transaction
 
 M = TypeVar("M", bound=Model)
@@ -147,7 +156,8 @@ class Repository(Generic[M]):
     async def find_by(self, *where: ColumnElement[bool], tx: Runner | None = None) -> M | None:
         """The one row a unique condition names, or None: `find_by(User.email == "a@b.example")`."""
         statement = select(*self._shape.columns).where(*where).limit(1)
-        return cast("M | None", await self._one(statement, tx))
+        records, _ = await (tx or self.postgres)._run(prepare(statement, {}))
+        return cast(M, self._shape.make(records[0])) if records else None
 
     async def list(
         self,
@@ -162,19 +172,28 @@ class Repository(Generic[M]):
         The key is appended to the order, so that every row has one place and pages neither skip nor repeat rows that
         stand still. Raises InvalidCursor, InvalidValue for a limit out of range.
         """
-        known = self._shape
-        template, by = self._templates.listing(read_order(known, order or ()), after=cursor is not None)
-        parameters: dict[str, Any] = {"limit_rows": check_limit(limit) + 1}
-        if cursor is not None:
-            parameters |= read_cursor(by, known, cursor)
-        if where:
-            prepared = prepare(template.statement.where(*where), parameters)
-        else:
-            prepared = self._prepared(template.compiled, parameters)
-        records, _ = await (tx or self.postgres)._run(prepared)
-        make = known.make
+        make = self._shape.make
+        by, records = await self._listed(False, where, order, limit, cursor, tx)
         items = tuple([make(record) for record in records[:limit]])
-        return Page(items, write_cursor(by, items[-1]) if len(records) > limit else None)
+        place = [getattr(items[-1], name) for name in by.names] if len(records) > limit else None
+        return Page(items, None if place is None else write_cursor(by, place))
+
+    async def list_json(
+        self,
+        *where: ColumnElement[bool],
+        order: Sequence[Any] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tx: Runner | None = None,
+    ) -> JsonPage[M]:
+        """The same page as `list`, written as JSON by PostgreSQL: for a service that would only write it itself."""
+        if json_row(self.model) is None:
+            page = await self.list(*where, order=order, limit=limit, cursor=cursor, tx=tx)
+            return JsonPage(json_rows(self.model, page.items), len(page.items), page.next)
+        by, records = await self._listed(True, where, order, limit, cursor, tx)
+        rows = [record[0] for record in records[:limit]]
+        place = by.place(self._shape, records[limit - 1][1:]) if len(records) > limit else None
+        return JsonPage(f"[{','.join(rows)}]".encode(), len(rows), None if place is None else write_cursor(by, place))
 
     async def count(self, *where: ColumnElement[bool], tx: Runner | None = None) -> int:
         """How many rows fit, counted exactly; this reads them all."""
@@ -304,9 +323,24 @@ class Repository(Generic[M]):
         """Whether a write of a strict kind came without a transaction: its mark must be set before its COMMIT."""
         return self._cached is not None and self._cached.strict and not isinstance(tx, Transaction)
 
-    async def _one(self, statement: Select[Any], tx: Runner | None) -> Any:
-        records, _ = await (tx or self.postgres)._run(prepare(statement, {}))
-        return self._shape.make(records[0]) if records else None
+    async def _listed(
+        self,
+        as_json: bool,
+        where: Sequence[ColumnElement[bool]],
+        order: Sequence[Any] | None,
+        limit: int,
+        cursor: str | None,
+        tx: Runner | None,
+    ) -> tuple[Sorting, Sequence[Any]]:
+        """The records of a page and one more, if there is one."""
+        known = self._shape
+        by_order = read_order(known, order or ())
+        statement, by = self._templates.listing(by_order, after=cursor is not None, as_json=as_json)
+        parameters: dict[str, Any] = {"limit_rows": check_limit(limit) + 1}
+        if cursor is not None:
+            parameters |= read_cursor(by, known, cursor)
+        records, _ = await (tx or self.postgres)._run(statement.prepare(where, parameters))
+        return by, records
 
     def _prepared(self, template: Template, parameters: Mapping[str, Any]) -> Prepared:
         return Prepared(template.sql, template.arguments(parameters), None, template.reads_only)
@@ -402,11 +436,6 @@ _Made = tuple[tuple[str, Column[Any], bool], ...]
 """Parameters whose value Python makes: their name, the column, and whether it is its `onupdate=`."""
 
 
-class _Listing(NamedTuple):
-    statement: Select[Any]
-    compiled: Template
-
-
 class _Templates:
     """The statements of one entity, each compiled when it is first needed."""
 
@@ -421,16 +450,19 @@ class _Templates:
         self.key_types: tuple[type[Any], ...] = tuple(_python_type(c) for c in known.key_columns)
         self.old = table("old", *[column(c.name, c.type) for c in known.table.columns])
 
-    def listing(self, order: tuple[tuple[str, bool], ...], *, after: bool) -> tuple[_Listing, Sorting]:
-        made = self._made.get(("list", after, order))
+    def listing(self, order: tuple[tuple[str, bool], ...], *, after: bool, as_json: bool) -> tuple[Narrowable, Sorting]:
+        made = self._made.get(("list", order, after, as_json))
         if made is None:
             by = sorting(self.known, order)
-            statement = select(*self.known.columns).order_by(*by.clauses(self.known)).limit(bindparam("limit_rows"))
+            columns: Sequence[Any] = self.known.columns
+            if as_json:  # the text of the row, then its place
+                columns = [json_row(self.known.model), *(self.known.by_name[name] for name in by.names)]
+            statement = select(*columns).order_by(*by.clauses(self.known)).limit(bindparam("limit_rows"))
             if after:
                 binds = [bindparam(f"after_{i}", type_=self.known.by_name[n].type) for i, n in enumerate(by.names)]
                 statement = statement.where(by.after(self.known, binds))
-            made = self._made["list", after, order] = (_Listing(statement, Template(statement, self.known.make)), by)
-        return cast("tuple[_Listing, Sorting]", made)
+            made = self._made["list", order, after, as_json] = (Narrowable(statement), by)
+        return cast("tuple[Narrowable, Sorting]", made)
 
     def insert(self, names: frozenset[str]) -> tuple[Template, _Made]:
         found = self._made.get(("insert", names))

@@ -29,7 +29,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.models import Model, Timestamped, Versioned
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage
 from headwater.kernel.repository import Repository
 from headwater.kernel.routes import Route
 from headwater.kernel.rows import Shape, shape
@@ -93,7 +93,7 @@ class _Face:
                 f"{model.__name__} has a key of {len(known.key_names)} columns; a resource needs one of one column.",
                 remedy="Declare its routes by hand.",
             )
-        self.page: Any = Page[model]  # type: ignore[valid-type]  # read at run time
+        self.page: Any = JsonPage[model]  # type: ignore[valid-type]  # read at run time
         self.model, self.known, self.path, self.example = model, known, path, example
         self.repository: Any = repository if repository is not None else Repository[model]  # type: ignore[valid-type]  # read at run time
         self.module = module or _module_of(model)
@@ -138,7 +138,7 @@ class _Face:
 
         async def handler(query: Any, rows: Any) -> Any:
             where = [column == value for name, column in columns if (value := getattr(query, name)) is not None]
-            return await rows.list(*where, order=order, limit=query.limit, cursor=query.cursor)
+            return await rows.list_json(*where, order=order, limit=query.limit, cursor=query.cursor)
 
         _annotate(handler, f"list_{self.noun}", query=query_type, rows=self.repository, returns=self.page)
         return Route(

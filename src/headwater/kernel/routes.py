@@ -27,8 +27,9 @@ class Route:
     - `headwater: Headwater` receives the open data layer;
     - `if_match: int | None` receives the version an If-Match header names.
 
-    The return annotation is the answer: a `Model` (one entity), `Page[Model]`, a msgspec Struct, a list of those, or
-    None. Annotations are resolved when the service starts, so their names must be importable at run time.
+    The return annotation is the answer: a `Model` (one entity), `Page[Model]` or `JsonPage[Model]` (the same page at a
+    third of the cost), a msgspec Struct, a list of those, or None. Annotations are resolved when the service starts, so
+    their names must be importable at run time.
 
     `scope` is `module:entity:action`. A GET without one is open to everybody; any other method without one must say
     `public=True` (registration, login), or the service does not start. `raises` are the errors a client can meet, for

@@ -39,6 +39,7 @@ class View:
         self.model = model
         self.version_name = known.version_name
         self.key_names = known.key_names
+        self.columns: tuple[sa.Column[Any], ...] = tuple(column for _, column in shown)
         self.struct = msgspec.defstruct(
             model.__name__,
             [(name, python_type(model, name, column)) for name, column in shown],
@@ -48,8 +49,7 @@ class View:
             module=model.__module__,
         )
         self.struct.__doc__ = (model.__doc__ or "").strip().split("\n")[0]
-        names = [name for name, _ in shown]
-        self.show: Callable[[Any], msgspec.Struct] = _shower(self.struct, names)
+        self.show: Callable[[Any], msgspec.Struct] = _shower(self.struct, shown)
         described = repr([(str(column.name), str(column.type)) for _, column in shown])
         self.fingerprint = hashlib.blake2b(described.encode(), digest_size=4).hexdigest()
 
@@ -62,13 +62,30 @@ def view(model: type[Model]) -> View:
     return known
 
 
-def _shower(struct: type[msgspec.Struct], names: list[str]) -> Callable[[Any], msgspec.Struct]:
+def _shower(struct: type[msgspec.Struct], shown: list[tuple[str, sa.Column[Any]]]) -> Callable[[Any], msgspec.Struct]:
     make: Any = struct
+    names = [name for name, _ in shown]
+    if any(_is_decimal(column) for _, column in shown):
+        written = [(name, _plain if _is_decimal(column) else _as_it_is) for name, column in shown]
+        return lambda value: make(*[write(getattr(value, name)) for name, write in written])
     if len(names) == 1:
         one = attrgetter(names[0])
         return lambda value: make(one(value))
     several = attrgetter(*names)
     return lambda value: make(*several(value))
+
+
+def _is_decimal(column: sa.Column[Any]) -> bool:
+    return isinstance(column.type, sa.Numeric) and not isinstance(column.type, sa.Float)
+
+
+def _plain(number: Any) -> Any:
+    """A decimal without an exponent, as PostgreSQL and every body write it: str() would say 1E-7."""
+    return format(number, "f") if isinstance(number, Decimal) else number
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def python_type(model: type[Model], name: str, column: sa.Column[Any]) -> Any:

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import ColumnElement, func, select, update
 
 from headwater.kernel.errors import InvalidValue, NotFound, StateConflict
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository, Updated
@@ -94,12 +94,30 @@ class AssetRepository(Repository[Asset]):
 
         `"quoted words"` stand together, `or` and `-word` mean what they do in web searches.
         """
-        where: list[ColumnElement[bool]] = []
-        if words is not None and words.strip():
-            where.append(Asset.search.bool_op("@@")(func.blockchain.asset_query(words)))
-        if asset_type is not None:
-            where.append(Asset.asset_type == asset_type)
+        where = _fitting(words, asset_type)
         return await self.list(*where, order=(Asset.name,), limit=limit, cursor=cursor, tx=tx)
+
+    async def search_json(
+        self,
+        words: str | None = None,
+        *,
+        asset_type: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tx: Runner | None = None,
+    ) -> JsonPage[Asset]:
+        """The page that `search` gives, as JSON."""
+        where = _fitting(words, asset_type)
+        return await self.list_json(*where, order=(Asset.name,), limit=limit, cursor=cursor, tx=tx)
+
+
+def _fitting(words: str | None, asset_type: str | None) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = []
+    if words is not None and words.strip():
+        where.append(Asset.search.bool_op("@@")(func.blockchain.asset_query(words)))
+    if asset_type is not None:
+        where.append(Asset.asset_type == asset_type)
+    return where
 
 
 def _checked_asset(values: dict[str, Any]) -> dict[str, Any]:

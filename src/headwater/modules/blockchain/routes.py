@@ -20,7 +20,7 @@ from headwater.kernel.errors import (
     StateConflict,
     VersionConflict,
 )
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.routes import Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.blockchain import formats
@@ -183,8 +183,8 @@ async def get_asset(asset_id: UUID, assets: AssetRepository) -> Asset:
     return await assets.get(asset_id)
 
 
-async def search_assets(query: AssetSearch, assets: AssetRepository) -> Page[Asset]:
-    return await assets.search(query.q, asset_type=query.asset_type, limit=query.limit, cursor=query.cursor)
+async def search_assets(query: AssetSearch, assets: AssetRepository) -> JsonPage[Asset]:
+    return await assets.search_json(query.q, asset_type=query.asset_type, limit=query.limit, cursor=query.cursor)
 
 
 async def create_asset(body: NewAsset, tx: Transaction, assets: AssetRepository) -> Asset:

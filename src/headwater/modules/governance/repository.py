@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy import ColumnElement, func, insert, literal, select, update
 
 from headwater.kernel.errors import NotFound, ProgrammingError, StateConflict, VersionConflict
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
@@ -117,12 +117,21 @@ class GovernanceRepository(Repository[Proposal]):
         tx: Runner | None = None,
     ) -> Page[Proposal]:
         """A page of proposals, the newest first, narrowed by what is given."""
-        where = [
-            column == wanted
-            for column, wanted in ((Proposal.status, status), (Proposal.proposer_id, proposer_id))
-            if wanted is not None
-        ]
+        where = _fitting(status, proposer_id)
         return await self.list(*where, order=(Proposal.created_at.desc(),), limit=limit, cursor=cursor, tx=tx)
+
+    async def proposals_json(
+        self,
+        *,
+        status: ProposalStatus | None = None,
+        proposer_id: UUID | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tx: Runner | None = None,
+    ) -> JsonPage[Proposal]:
+        """The page that `proposals` gives, as JSON."""
+        where = _fitting(status, proposer_id)
+        return await self.list_json(*where, order=(Proposal.created_at.desc(),), limit=limit, cursor=cursor, tx=tx)
 
     async def votes(
         self, proposal_id: UUID, *, limit: int = 50, cursor: str | None = None, tx: Runner | None = None
@@ -358,3 +367,11 @@ class GovernanceRepository(Repository[Proposal]):
 
 def _no_proposal(proposal_id: UUID) -> NotFound:
     return NotFound(f"There is no proposal {proposal_id}.", remedy="Check the id.", proposal_id=str(proposal_id))
+
+
+def _fitting(status: ProposalStatus | None, proposer_id: UUID | None) -> list[ColumnElement[bool]]:
+    return [
+        column == wanted
+        for column, wanted in ((Proposal.status, status), (Proposal.proposer_id, proposer_id))
+        if wanted is not None
+    ]

@@ -18,7 +18,7 @@ from headwater.kernel.errors import (
     NotFound,
     StateConflict,
 )
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.routes import Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.governance.models import Choice, Proposal, ProposalStatus, Vote
@@ -64,8 +64,8 @@ async def active_proposals(query: Paging, governance: GovernanceRepository) -> P
     return await governance.active(limit=query.limit, cursor=query.cursor)
 
 
-async def list_proposals(query: ProposalQuery, governance: GovernanceRepository) -> Page[Proposal]:
-    return await governance.proposals(
+async def list_proposals(query: ProposalQuery, governance: GovernanceRepository) -> JsonPage[Proposal]:
+    return await governance.proposals_json(
         status=query.status, proposer_id=query.proposer_id, limit=query.limit, cursor=query.cursor
     )
 

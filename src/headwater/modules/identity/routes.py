@@ -23,7 +23,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.lifecycle import Headwater
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage
 from headwater.kernel.routes import Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.identity import authentication
@@ -233,8 +233,8 @@ async def issue_key(
     return KeyShownOnce(id=issued.id, name=issued.name, role=issued.role, key=issued.key)
 
 
-async def list_keys(query: Paging, keys: ApiKeyRepository) -> Page[ApiKey]:
-    return await keys.list(order=(ApiKey.created_at.desc(),), limit=query.limit, cursor=query.cursor)
+async def list_keys(query: Paging, keys: ApiKeyRepository) -> JsonPage[ApiKey]:
+    return await keys.list_json(order=(ApiKey.created_at.desc(),), limit=query.limit, cursor=query.cursor)
 
 
 async def get_key(key_id: UUID, keys: ApiKeyRepository) -> ApiKey:

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, insert, update
+from sqlalchemy import ColumnElement, func, insert, update
 
 from headwater.kernel.errors import AlreadyExists, InvalidValue, NotFound, StateConflict, VersionConflict
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
@@ -135,12 +135,22 @@ class ManufacturingRepository(Repository[Order]):
         tx: Runner | None = None,
     ) -> Page[Order]:
         """A page of orders, the newest first, narrowed by what is given."""
-        where = [
-            column == wanted
-            for column, wanted in ((Order.user_id, user_id), (Order.asset_id, asset_id), (Order.status, status))
-            if wanted is not None
-        ]
+        where = _fitting(user_id, asset_id, status)
         return await self.list(*where, order=(Order.created_at.desc(),), limit=limit, cursor=cursor, tx=tx)
+
+    async def orders_json(
+        self,
+        *,
+        user_id: UUID | None = None,
+        asset_id: UUID | None = None,
+        status: ProductionStatus | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tx: Runner | None = None,
+    ) -> JsonPage[Order]:
+        """The page that `orders` gives, as JSON."""
+        where = _fitting(user_id, asset_id, status)
+        return await self.list_json(*where, order=(Order.created_at.desc(),), limit=limit, cursor=cursor, tx=tx)
 
     async def milestones(
         self, order_id: UUID, *, limit: int = 100, cursor: str | None = None, tx: Runner | None = None
@@ -440,3 +450,11 @@ def _require_version(what: str, current: Order | Milestone, version: int | None)
             remedy="Read it again and decide anew.",
             current_version=current.version,
         )
+
+
+def _fitting(user_id: UUID | None, asset_id: UUID | None, status: ProductionStatus | None) -> list[ColumnElement[bool]]:
+    return [
+        column == wanted
+        for column, wanted in ((Order.user_id, user_id), (Order.asset_id, asset_id), (Order.status, status))
+        if wanted is not None
+    ]

@@ -19,7 +19,7 @@ from headwater.kernel.errors import (
     StateConflict,
     VersionConflict,
 )
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.routes import Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.manufacturing.models import (
@@ -105,8 +105,8 @@ class Paging(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
-async def list_orders(query: ManufacturingOrderQuery, manufacturing: ManufacturingRepository) -> Page[Order]:
-    return await manufacturing.orders(
+async def list_orders(query: ManufacturingOrderQuery, manufacturing: ManufacturingRepository) -> JsonPage[Order]:
+    return await manufacturing.orders_json(
         user_id=query.user_id,
         asset_id=query.asset_id,
         status=query.status,

@@ -9,10 +9,10 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
 from headwater.kernel.errors import NotFound, StateConflict, VersionConflict
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
@@ -147,17 +147,23 @@ class TradingRepository(Repository[Order]):
         tx: Runner | None = None,
     ) -> Page[Order]:
         """A page of orders, the newest first, narrowed by what is given."""
-        where = [
-            column == wanted
-            for column, wanted in (
-                (Order.user_id, user_id),
-                (Order.asset_id, asset_id),
-                (Order.side, side),
-                (Order.status, status),
-            )
-            if wanted is not None
-        ]
+        where = _fitting(user_id, asset_id, side, status)
         return await self.list(*where, order=(Order.created_at.desc(),), limit=limit, cursor=cursor, tx=tx)
+
+    async def orders_json(
+        self,
+        *,
+        user_id: UUID | None = None,
+        asset_id: UUID | None = None,
+        side: Side | None = None,
+        status: OrderStatus | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tx: Runner | None = None,
+    ) -> JsonPage[Order]:
+        """The page that `orders` gives, as JSON."""
+        where = _fitting(user_id, asset_id, side, status)
+        return await self.list_json(*where, order=(Order.created_at.desc(),), limit=limit, cursor=cursor, tx=tx)
 
     async def order_book(self, asset_id: UUID, depth: int = 20, *, tx: Runner | None = None) -> OrderBook:
         """The best `depth` price levels of each side, both as of one moment. Raises NotFound for an unknown asset."""
@@ -184,3 +190,18 @@ class TradingRepository(Repository[Order]):
         totals: _Totals = await runner.fetch_one(QUERIES["market_totals"], into=_Totals)
         markets: list[Market] = await runner.fetch(QUERIES["markets"], into=Market, limit=limit)
         return MarketSummary(**msgspec.structs.asdict(totals), markets=markets)
+
+
+def _fitting(
+    user_id: UUID | None, asset_id: UUID | None, side: Side | None, status: OrderStatus | None
+) -> list[ColumnElement[bool]]:
+    return [
+        column == wanted
+        for column, wanted in (
+            (Order.user_id, user_id),
+            (Order.asset_id, asset_id),
+            (Order.side, side),
+            (Order.status, status),
+        )
+        if wanted is not None
+    ]

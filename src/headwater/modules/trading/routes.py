@@ -17,7 +17,7 @@ from headwater.kernel.errors import (
     StateConflict,
     VersionConflict,
 )
-from headwater.kernel.pages import Page
+from headwater.kernel.pages import JsonPage
 from headwater.kernel.routes import Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.trading.models import Order, OrderStatus, Side
@@ -61,8 +61,8 @@ async def get_order(order_id: UUID, trading: TradingRepository) -> Order:
     return await trading.get(order_id)
 
 
-async def list_orders(query: OrderQuery, trading: TradingRepository) -> Page[Order]:
-    return await trading.orders(
+async def list_orders(query: OrderQuery, trading: TradingRepository) -> JsonPage[Order]:
+    return await trading.orders_json(
         user_id=query.user_id,
         asset_id=query.asset_id,
         side=query.side,
