@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # A Python without ensurepip (Debian's, without python3-venv) makes an environment without pip; its own pip serves then.
 PIP     = $(if $(wildcard $(BIN)/pip),$(BIN)/python -m pip,$(PYTHON) -m pip --python $(BIN)/python) --disable-pip-version-check
 
-.PHONY: install run test check bench clean
+.PHONY: install run test check bench soak clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,15 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The stream checker, for as long as it is told: random transactions, tickers killed; ends with 1 when anything is lost.
+SECONDS ?= 60
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.kernel.stream_checker $(SECONDS) $(SEED)
+
+# The coherence checker for as long as it is told: make soak ARGS='--seconds 3600 --level strict'
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.coherence $(or $(ARGS),--seconds 600 --near 1000 --faults all)
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -219,8 +219,10 @@ async def _up(home: Home, plan: Plan, progress: Progress) -> AsyncIterator[tuple
         progress("Applying migrations.")
         await _migrate(system, settings, progress)
         from headwater.kernel.lifecycle import Headwater
+        from headwater.kernel.ticker import ticking
 
         headwater = await ending.enter_async_context(Headwater.open(system, settings))
+        await ending.enter_async_context(ticking(settings))
         if plan.seeded:
             await _seed(headwater, progress)
         admin_key = await _admin_key(home, headwater)

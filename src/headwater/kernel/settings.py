@@ -48,8 +48,9 @@ class Settings:
 
     @property
     def direct(self) -> str:
-        """The DSN without a pooler."""
-        return self.direct_url or self.database_url
+        """The DSN without a pooler, in the form asyncpg reads: `postgresql+asyncpg://` is understood too."""
+        scheme, separator, rest = (self.direct_url or self.database_url).partition("://")
+        return f"{scheme.partition('+')[0]}{separator}{rest}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **given: object) -> Settings:

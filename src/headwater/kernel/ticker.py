@@ -21,6 +21,7 @@ from typing import Any
 
 import asyncpg
 
+from headwater.kernel.postgres import Postgres
 from headwater.kernel.queries import NamedQuery, Queries
 from headwater.kernel.settings import Settings
 
@@ -221,6 +222,11 @@ def _drop(partition: str) -> str:
 async def _value(connection: Any, name: str, **values: Any) -> Any:
     query: NamedQuery = QUERIES[name]
     return await connection.fetchval(query.sql, *query.arguments(values))
+
+
+async def is_led(postgres: Postgres) -> bool:
+    """Whether some process ticks for this database."""
+    return bool(await postgres.fetch_value(QUERIES["is_led"], lock=LOCK))
 
 
 @contextlib.asynccontextmanager

@@ -69,3 +69,11 @@ select max(c.at) < clock_timestamp() - make_interval(secs => :age_seconds::float
 -- name: forget_ticks
 -- Ticks of which nothing is left.
 delete from headwater.tick where upto_id < :below::bigint
+
+-- name: is_led
+-- Whether any process holds the lock of the tickers of this database.
+select exists (
+    select from pg_locks
+     where locktype = 'advisory' and granted and objsubid = 1
+       and database = (select oid from pg_database where datname = current_database())
+       and (classid::bigint << 32 | objid::bigint) = :lock::bigint)
