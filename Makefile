@@ -43,14 +43,13 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# The stream checker, for as long as it is told: random transactions, tickers killed; ends with 1 when anything is lost.
+# The stream checker, then the coherence checker of the cache, each for as long as they are told: make soak SECONDS=3600
+# They end with 1 when anything is lost, or anything stale is read.
 SECONDS ?= 60
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.kernel.stream_checker $(SECONDS) $(SEED)
-
-# The coherence checker for as long as it is told: make soak ARGS='--seconds 3600 --level strict'
-soak: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.coherence $(or $(ARGS),--seconds 600 --near 1000 --faults all)
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --near 1000 --faults all
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --level strict --faults old
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -34,6 +34,7 @@ ROWS = 64
 PHANTOM = 10**9
 VICTIM_ROWS = 8  # the last ones belong to the writer that is killed
 RETURNED, COMMITTED, COMMITTED_AT = range(3)
+READY = '{"ready": true}'
 FAULTS = ("none", "flush", "connections", "relay", "frozen", "old", "all")
 PARTS = ("lease", "tombstone", "relay", "ordering")
 
@@ -155,6 +156,7 @@ async def write(arguments: argparse.Namespace, board: Board, *, victim: bool) ->
     settings = Settings(database_url=arguments.database, valkey_url=arguments.valkey)
     async with Headwater.open(system_of(arguments), settings) as headwater:
         users = headwater.repository(User)
+        print(READY, flush=True)
 
         async def bump(pair: tuple[int, int], lot: random.Random, foreign: Any) -> None:
             known = await foreign.fetchval(
@@ -221,6 +223,10 @@ async def read(arguments: argparse.Namespace, board: Board) -> Counter[str]:
         users = headwater.repository(User)
         cache = headwater.postgres.cache
         assert cache is not None
+        async with asyncio.timeout(30):
+            while cache.good_until < time.monotonic():  # noqa: ASYNC110  # the relay makes it so
+                await asyncio.sleep(0.01)
+        print(READY, flush=True)
 
         async def task(number: int) -> None:
             lot = random.Random(f"{arguments.seed} {number} {os.getpid()}")
@@ -310,6 +316,7 @@ class Run:
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self.rests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.readings: list[asyncio.Task[None]] = []
+        self.ready = asyncio.Semaphore(0)
 
     async def start(self, role: str, name: str) -> None:
         spoken = [f"--{k}={v}" for k, v in vars(self.arguments).items() if k not in ("role", "json") and v is not None]
@@ -323,7 +330,9 @@ class Run:
         assert process.stdout is not None
         async for line in process.stdout:
             said = json.loads(line)
-            if "rest" in said:
+            if "ready" in said:
+                self.ready.release()
+            elif "rest" in said:
                 self.rests.put_nowait(said)
             else:
                 slowest = max(self.counts["slowest ms"], said.get("slowest ms", 0))
@@ -396,6 +405,9 @@ class Run:
             await self.start("victim", "victim")
             for i in range(arguments.readers):
                 await self.start("read", f"reader {i}")
+            async with asyncio.timeout(60):
+                for _ in range(2 + arguments.readers):
+                    await self.ready.acquire()
             ends = time.monotonic() + arguments.seconds
             round_number = 100
             while time.monotonic() < ends:

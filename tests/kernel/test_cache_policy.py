@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.kernel.shop import Product
 
 from headwater.kernel.cache_policy import CachePolicy
 from headwater.kernel.errors import ProgrammingError
-from tests.kernel.shop import Product
 
 
 @pytest.mark.parametrize(

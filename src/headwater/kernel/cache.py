@@ -28,7 +28,7 @@ import msgspec
 from sqlalchemy import ARRAY, JSON, Enum, Text, bindparam, func, select, text
 
 from headwater.kernel.cache_policy import CachePolicy
-from headwater.kernel.errors import ProgrammingError, Unreachable
+from headwater.kernel.errors import HeadwaterError, ProgrammingError, Unreachable
 from headwater.kernel.models import Model
 from headwater.kernel.near_cache import NearCache
 from headwater.kernel.postgres import Postgres
@@ -489,11 +489,6 @@ class Cache:
         # A task of its own: a reader that gives up takes nothing from those who wait for the same value.
         return await asyncio.shield(self._spawn(self._load_and_fill(kind, name, prefix, token, load, flight)))
 
-    async def _renew(self, name: bytes, token: bytes) -> None:
-        while True:
-            await asyncio.sleep(LEASE_MS / 3000)
-            await self.step(name, b"renew", token, LEASE_MS)
-
     async def _load_and_fill(
         self,
         kind: Kind,
@@ -506,7 +501,16 @@ class Cache:
         started = monotonic()
         entry, ms, snapshot = b"", 1, ""
 
-        renewing = self._spawn(_ignore(self._renew(name, token)))
+        loop = asyncio.get_running_loop()
+        renewing: asyncio.TimerHandle | None = None
+
+        def renew() -> None:
+            nonlocal renewing
+            if renewing is not None:
+                self._spawn(_ignore(lambda: self.step(name, b"renew", token, LEASE_MS)))
+            renewing = loop.call_later(LEASE_MS / 3000, renew)
+
+        renew()
         try:
             loaded = await load()
             flight.set_result(loaded)
@@ -519,6 +523,7 @@ class Cache:
                 flight.exception()  # seen: perhaps nobody waits
             raise
         finally:
+            assert renewing is not None
             renewing.cancel()
             del self._flights[name, token]
             filled = None
@@ -540,7 +545,7 @@ class Cache:
         self, kind: Kind, name: bytes, prefix: bytes, snapshot: bytes, load: Callable[[], Awaitable[Loaded]]
     ) -> None:
         """Load anew in the background, if nobody else does; readers keep the value they have until then."""
-        self._spawn(_ignore(self._refresh(kind, name, prefix, snapshot, load)))
+        self._spawn(_ignore(lambda: self._refresh(kind, name, prefix, snapshot, load)))
 
     async def _refresh(
         self, kind: Kind, name: bytes, prefix: bytes, snapshot: bytes, load: Callable[[], Awaitable[Loaded]]
@@ -733,12 +738,10 @@ def _quiet(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-async def _ignore(work: Awaitable[Any]) -> None:
+async def _ignore(work: Callable[[], Awaitable[Any]]) -> None:
     """Background work whose failure means only that it was not done."""
-    from headwater.kernel.errors import HeadwaterError
-
     with contextlib.suppress(HeadwaterError, ReplyError):
-        await work
+        await work()
 
 
 async def _plain(wire: Wire, *command: Any) -> Any:

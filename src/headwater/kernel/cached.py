@@ -54,7 +54,7 @@ class Tag:
 def cached(
     kind: str,
     *,
-    tags: Callable[P, Iterable[Tag]],
+    tags: Callable[..., Iterable[Tag]],
     ttl_seconds: float,
     level: Level = "bounded",
     stale_seconds: float = 0.0,
@@ -88,7 +88,7 @@ def cached(
                 results = cache.results[read] = _Results(
                     cache, kind, function, ttl_seconds=ttl_seconds, stale_seconds=stale_seconds
                 )
-            kept = cast("Callable[..., Iterable[Tag]]", tags)(**told)
+            kept = tags(**told)
             stamps = [tag.name for tag in kept]
             return cast(R, await cast(_Results, results).find(told, stamps, lambda: function(owner, *args, **kwargs)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,8 @@ class Module:
     @cached_property
     def cache(self) -> tuple[CachePolicy, ...]:
         """`CACHE` of the submodule `cache`: how this module's rows are cached."""
+        if find_spec(self.package) is None:  # asked for whenever a system is opened, also of what is only named
+            return ()
         module = self._submodule("cache")
         return () if module is None else tuple(module.CACHE)
 
