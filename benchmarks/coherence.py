@@ -103,7 +103,7 @@ def remove(part: str, level: str) -> None:
 
 def old_loads(seconds: float) -> None:
     """Loads see the database as it was a moment ago, as on a standby that lags."""
-    from headwater.kernel.cache import _RowLoader
+    from headwater.kernel.cached_rows import _RowLoader
 
     lock = asyncio.Lock()
     held: dict[str, Any] = {}

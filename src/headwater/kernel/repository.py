@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from headwater.kernel import bulk
+from headwater.kernel.cached_rows import Entity
 from headwater.kernel.errors import InvalidValue, NotFound, ProgrammingError, VersionConflict
 from headwater.kernel.json_rows import json_row, json_rows
 from headwater.kernel.loader import BATCH_MAX, Loader
@@ -237,7 +238,7 @@ class Repository(Generic[M]):
         Raises AlreadyExists, MissingReference, InvalidValue, all before anything is visible to others.
         """
         template, extra = self._templates.insert(self._names(values))
-        if self._marks_alone(tx):
+        if _marks_alone(self._cached, tx):
             async with transaction(self.postgres) as own:
                 return await self.create(own, **values)
         records, _ = await tx._run(self._prepared(template, self._with_defaults(values, extra)))
@@ -254,7 +255,7 @@ class Repository(Generic[M]):
         if not changes:
             raise InvalidValue(f"{self._shape.label}: there is nothing to change.", remedy="Name at least one column.")
         template, extra = self._templates.update(self._names(changes), versioned=self._versioned(version))
-        if self._marks_alone(tx):
+        if _marks_alone(self._cached, tx):
             async with transaction(self.postgres) as own:
                 return await self.update(own, key, version=version, **changes)
         parameters = self._with_defaults(changes, extra) | self._key_parameters(key) | {"key_version": version}
@@ -275,7 +276,7 @@ class Repository(Generic[M]):
         names = self._names(values)
         on_names = tuple(self._attribute(item) for item in on)
         template, extra = self._templates.upsert(names, on_names)
-        if self._marks_alone(tx):
+        if _marks_alone(self._cached, tx):
             async with transaction(self.postgres) as own:
                 return await self.upsert(own, on=on, **values)
         records, _ = await tx._run(self._prepared(template, self._with_defaults(values, extra)))
@@ -288,7 +289,7 @@ class Repository(Generic[M]):
     async def delete(self, tx: Runner, key: Key, /, *, version: int | None = None) -> M:
         """Remove a row and return it as it was. Raises NotFound, VersionConflict, StillReferenced."""
         template = self._templates.delete(versioned=self._versioned(version))
-        if self._marks_alone(tx):
+        if _marks_alone(self._cached, tx):
             async with transaction(self.postgres) as own:
                 return await self.delete(own, key, version=version)
         parameters = self._key_parameters(key) | {"key_version": version}
@@ -318,10 +319,6 @@ class Repository(Generic[M]):
         return BulkUpserted(*await bulk.upsert(tx, self._shape, rows, names))
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _marks_alone(self, tx: Runner) -> bool:
-        """Whether a write of a strict kind came without a transaction: its mark must be set before its COMMIT."""
-        return self._cached is not None and self._cached.strict and not isinstance(tx, Transaction)
 
     async def _listed(
         self,
@@ -522,6 +519,11 @@ class _Templates:
     def _binds(self, names: frozenset[str], made: _Made) -> dict[Any, Any]:
         written = {*names, *(name for name, _, _ in made)}
         return {c: bindparam(n, type_=c.type) for n, c in self.known.by_name.items() if n in written}
+
+
+def _marks_alone(cached: Entity | None, tx: Runner) -> bool:
+    """Whether a write of a strict kind came without a transaction: its mark must be set before its COMMIT."""
+    return cached is not None and cached.strict and not isinstance(tx, Transaction)
 
 
 def _any_of(columns: Sequence[Column[Any]]) -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -18,6 +18,9 @@ from headwater.kernel.changes import Position
 from headwater.kernel.followers import Standing
 from headwater.kernel.postgres import PoolFigures
 from headwater.service.admission import Admission
+
+if TYPE_CHECKING:
+    from headwater.kernel.cache import Cache
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -60,6 +63,7 @@ class Metrics(Collector):
         self.in_flight = 0
         self.idempotency_replays_total = 0
         self.stream: StreamFigures | None = None
+        self.cache: Cache | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -94,6 +98,14 @@ class Metrics(Collector):
                     total += count
                     buckets.append((bound, total))
                 seconds.add_metric((tally.method, tally.route), buckets, tally.seconds)
+        if self.cache is not None:
+            happened = CounterMetricFamily(
+                "headwater_cache", "What reads through the cache met.", labels=("kind", "what")
+            )
+            for kind, figures in self.cache.figures.items():
+                for spec in fields(figures):
+                    happened.add_metric((kind, spec.name), getattr(figures, spec.name))
+            yield happened
         yield requests
         yield seconds
         door = self._admission
