@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
@@ -34,7 +34,6 @@ class Module:
     package: str
     summary: str
     depends_on: tuple[str, ...] = ()
-    extras: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     @property
     def migrations(self) -> Path:
