@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # A Python without ensurepip (Debian's, without python3-venv) makes an environment without pip; its own pip serves then.
 PIP     = $(if $(wildcard $(BIN)/pip),$(BIN)/python -m pip,$(PYTHON) -m pip --python $(BIN)/python) --disable-pip-version-check
 
-.PHONY: install run test check bench clean
+.PHONY: install run test check bench soak clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,14 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The stream checker, then the coherence checker of the cache, each for as long as they are told: make soak SECONDS=3600
+# They end with 1 when anything is lost, or anything stale is read.
+SECONDS ?= 60
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.kernel.stream_checker $(SECONDS) $(SEED)
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --near 1000 --faults all
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --level strict --faults old
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

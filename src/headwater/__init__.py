@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headwater.kernel.amounts import WholeNumber as WholeNumber
+    from headwater.kernel.cache_policy import CachePolicy as CachePolicy
+    from headwater.kernel.cached import Tag as Tag
+    from headwater.kernel.cached import cached as cached
     from headwater.kernel.lifecycle import Headwater as Headwater
     from headwater.kernel.models import Keyed as Keyed
     from headwater.kernel.models import Model as Model
@@ -19,10 +22,14 @@ if TYPE_CHECKING:
     from headwater.kernel.pages import Page as Page
     from headwater.kernel.repository import Repository as Repository
     from headwater.kernel.settings import Settings as Settings
+    from headwater.kernel.tracking import Context as Context
+    from headwater.kernel.tracking import Tracked as Tracked
     from headwater.kernel.transaction import Transaction as Transaction
 
 # Loaded when first asked for, so that `headwater --help` does not pay for SQLAlchemy.
 _HOMES = {
+    "CachePolicy": "cache_policy",
+    "Context": "tracking",
     "Headwater": "lifecycle",
     "JsonPage": "pages",
     "Keyed": "models",
@@ -32,10 +39,13 @@ _HOMES = {
     "Repository": "repository",
     "Settings": "settings",
     "System": "module",
+    "Tag": "cached",
+    "Tracked": "tracking",
     "Timestamped": "models",
     "Transaction": "transaction",
     "Versioned": "models",
     "WholeNumber": "amounts",
+    "cached": "cached",
     "orm_session": "orm",
 }
 

@@ -21,10 +21,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example_and_home_and_json(name: str) -> None:
+def each_with_its_name(name: str) -> list[tuple[str, click.Command]]:
+    """A command, or the commands of a group."""
     command = headwater.get_command(click.Context(headwater), name)
     assert command is not None
+    if isinstance(command, click.Group):
+        return [(f"{name} {inner}", one) for inner, one in command.commands.items()]
+    return [(name, command)]
+
+
+@pytest.mark.parametrize(("name", "command"), [pair for name in COMMANDS for pair in each_with_its_name(name)])
+def test_every_command_has_help_with_an_example_and_home_and_json(name: str, command: click.Command) -> None:
     with click.Context(command, info_name=f"headwater {name}") as context:
         text = command.get_help(context)
     assert "Example:" in text

@@ -12,6 +12,7 @@ from headwater.kernel.migrations import migrate
 from headwater.kernel.module import System
 from headwater.kernel.new_revision import new_revision
 from headwater.kernel.settings import Settings
+from headwater.kernel.tracking import Tracked
 from headwater.modules.identity import MODULE as IDENTITY
 from headwater.systems.everything import EVERYTHING
 
@@ -65,7 +66,7 @@ async def test_a_new_revision_is_written_from_the_models_and_then_nothing_is_lef
     assert path.name == "0001_the_first_goods.py"
     written = revision_files.read(system).of("shop")[0]
     assert (written.revision, written.name, written.down) == ("shop_0001", "The first goods", ())
-    assert written.depends_on[0] == "kernel_0001"
+    assert written.depends_on[0] == "kernel_0002"
     assert any(needed.startswith("identity_") for needed in written.depends_on)
     with pytest.raises(PendingMigrations, match="shop_0001"):
         await new_revision(system, settings, "shop", "too early")
@@ -74,6 +75,27 @@ async def test_a_new_revision_is_written_from_the_models_and_then_nothing_is_lef
     assert second.name == "0002_nothing.py"
     assert second.read_text().rstrip().endswith("def upgrade() -> None:\n    pass")
     assert 'down_revision = "shop_0001"\nbranch_labels = None\ndepends_on = None' in second.read_text()
+
+
+async def test_what_the_models_say_of_the_change_stream_is_carried_by_the_next_revision(
+    database: str, workshop: Workshop
+) -> None:
+    shop = workshop.module("shop", "identity")
+    schema = workshop.package
+    text = _MODELS.format(prefix=schema.title().replace("_", ""), schema=schema)
+    (shop.migrations.parent / "models.py").write_text(text)
+    system, settings = System("shop", [IDENTITY, shop]), Settings(database_url=database)
+    model = shop.models[0]
+    name = f"{schema}.{model.__tablename__}"
+    model.__tracked__ = Tracked("keys")
+    first = await new_revision(system, settings, "shop", "tracked")
+    assert f"select headwater.track('{name}', 'keys')" in first.read_text()
+    await migrate(system, settings)
+    assert "track" not in (await new_revision(system, settings, "shop", "nothing")).read_text().partition("def")[2]
+    await migrate(system, settings)
+    model.__tracked__ = Tracked("off")
+    last = await new_revision(system, settings, "shop", "no more")
+    assert f"select headwater.untrack('{name}')" in last.read_text()
 
 
 async def test_a_new_revision_of_an_unknown_module_is_refused(database: str) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import httpx
 
+from headwater.kernel.lifecycle import Headwater
+from headwater.modules.identity.repository import ensure_admin_key
+from headwater.service.app import create_app
+
 
 async def test_metrics_count_by_route_and_status_and_show_the_pool(anyone: httpx.AsyncClient) -> None:
     for path in ("/v1/shop/numbers/1", "/v1/shop/numbers/2", "/v1/shop/numbers/404", "/elsewhere"):
@@ -18,3 +22,35 @@ async def test_metrics_count_by_route_and_status_and_show_the_pool(anyone: httpx
     assert 'route="unmatched",status="404"} 1.0' in metrics.text
     assert "headwater_pool_size_max 10.0" in metrics.text
     assert "headwater_http_in_flight 1.0" in metrics.text
+
+
+async def test_metrics_show_the_stream_and_each_follower(headwater: Headwater) -> None:
+    async with headwater.postgres.connection() as connection:
+        await connection.execute(
+            "insert into headwater.follower (name, state, epoch, position) values ('mirror', 'following', 1, 0)"
+        )
+    transport = httpx.ASGITransport(create_app(headwater))
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        shown = (await client.get("/metrics")).text
+    assert "headwater_stream_epoch 1.0" in shown
+    assert "headwater_stream_position 0.0" in shown
+    assert 'headwater_follower_lag_changes{follower="mirror"} 0.0' in shown
+    assert 'headwater_follower_parked_keys{follower="mirror"} 0.0' in shown
+
+
+async def test_a_write_over_http_stands_in_the_stream_with_its_actor_and_request(headwater: Headwater) -> None:
+    key = await ensure_admin_key(headwater, None)
+    transport = httpx.ASGITransport(create_app(headwater))
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        answer = await client.post(
+            "/api/users",
+            json={"email": "ada@example.org"},
+            headers={"authorization": f"Bearer {key}", "x-request-id": "the-request"},
+        )
+        assert answer.status_code == 201, answer.text
+    async with headwater.postgres.connection() as connection:
+        context = await connection.fetchval(
+            "select context from headwater.change where \"table\" = 'public.users' order by id desc limit 1"
+        )
+    assert context["request"] == "the-request"
+    assert context["actor"]

@@ -43,6 +43,7 @@ _CARELESS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",
+    "max_prepared_transactions": "20",  # for the tests of those who use them
     "max_wal_senders": "0",
     "summarize_wal": "off",
     "autovacuum_naptime": "10min",  # or it would hold the template database open while a test copies it

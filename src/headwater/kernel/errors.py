@@ -26,6 +26,9 @@ HeadwaterError
 │   ├── ChecksumMismatch         an applied revision was edited
 │   ├── SchemaDrift              the database differs from what the migrations made
 │   └── PendingMigrations        revisions wait to be applied
+├── StreamError              the change stream cannot go on from a position
+│   ├── StreamGap                something between is missing: it was dropped, or lost
+│   └── EpochChanged             the database is not the one the position was of
 ├── RefusedError             an operation that would do harm, refused before it began
 └── ProgrammingError         Headwater was called in a way that cannot work
 """
@@ -160,6 +163,18 @@ class SchemaDrift(MigrationError):
 
 class PendingMigrations(MigrationError):
     slug = "pending-migrations"
+
+
+class StreamError(HeadwaterError):
+    slug = "stream"
+
+
+class StreamGap(StreamError):
+    slug = "stream-gap"
+
+
+class EpochChanged(StreamError):
+    slug = "epoch-changed"
 
 
 class RefusedError(HeadwaterError):

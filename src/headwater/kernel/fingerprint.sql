@@ -41,6 +41,8 @@ relation as (
            ) as parent
     from pg_class c join space s on s.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'f', 'v', 'm', 'S', 'i', 'I')
+      -- The ticker makes and drops the partitions of the change stream while it runs.
+      and not exists (select from pg_inherits i where i.inhrelid = c.oid and i.inhparent = to_regclass('headwater.change'))
       and (('pg_class'::regclass::oid, c.oid)) not in (select classid, objid from extension_member)
 ),
 owned as (   -- the owner in words, only when it is not the database's owner

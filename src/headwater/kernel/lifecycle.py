@@ -8,12 +8,14 @@ from typing import Any, TypeVar, cast, overload
 
 from valkey.asyncio import Valkey
 
+from headwater.kernel.cache import Cache
 from headwater.kernel.errors import InvalidValue
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.repository import Repository
 from headwater.kernel.settings import Settings
+from headwater.kernel.tracking import Context
 from headwater.kernel.transaction import Autocommit, Isolation, Transaction, run, transaction
 
 T = TypeVar("T")
@@ -46,13 +48,25 @@ class Headwater:
                 stack.push_async_callback(valkey.aclose)
             postgres = await Postgres.open(chosen)
             stack.push_async_callback(postgres.close)
+            if valkey is not None:
+                cache = Cache(chosen.valkey_url, postgres, [p for module in system.modules for p in module.cache])
+                await cache.open()
+                stack.push_async_callback(cache.close)
+                postgres.cache = cache
             yield cls(system, chosen, postgres, valkey)
 
     def transaction(
-        self, *, isolation: Isolation = "read committed", read_only: bool = False
+        self,
+        *,
+        isolation: Isolation = "read committed",
+        read_only: bool = False,
+        context: Context | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Transaction]:
-        """A transaction that commits when its `async with` ends well and rolls back when an error leaves it."""
-        return transaction(self.postgres, isolation=isolation, read_only=read_only)
+        """A transaction that commits when its `async with` ends well and rolls back when an error leaves it.
+
+        `context` says in whose name: it stands on each of its changes in the change stream.
+        """
+        return transaction(self.postgres, isolation=isolation, read_only=read_only, context=context)
 
     async def run(
         self,
@@ -60,9 +74,10 @@ class Headwater:
         *,
         isolation: Isolation = "read committed",
         attempts_max: int | None = None,
+        context: Context | None = None,
     ) -> T:
         """Run `work(tx)` in a transaction, again after serialization failures, deadlocks and lock timeouts."""
-        return await run(self.postgres, work, isolation=isolation, attempts_max=attempts_max)
+        return await run(self.postgres, work, isolation=isolation, attempts_max=attempts_max, context=context)
 
     @overload
     def repository(self, of: type[R]) -> R: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -28,6 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from headwater.kernel.tracking import Tracked
+
 
 def _enum_values(members: type[enum.Enum]) -> list[str]:
     return [str(member.value) for member in members]
@@ -43,8 +45,11 @@ class Model(DeclarativeBase):
 
     `class Order(Model, schema="trading")` puts the table into a schema. Constraint and index names follow PostgreSQL's
     own habit (`users_email_key`), so that an error names the same thing in the models, the migrations and the database.
-    A column whose `info={"private": True}` never leaves the process through the service.
+    A column whose `info={"private": True}` never leaves the process through the service, and never enters the change
+    stream. `__tracked__ = Tracked("full")` makes the table's changes part of that stream.
     """
+
+    __tracked__: ClassVar[Tracked] = Tracked("off")
 
     metadata = MetaData(
         naming_convention={

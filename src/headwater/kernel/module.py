@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headwater.kernel.errors import ProgrammingError
 
 if TYPE_CHECKING:
+    from headwater.kernel.cache_policy import CachePolicy
     from headwater.kernel.models import Model
     from headwater.kernel.routes import Route
     from headwater.kernel.seeds import Sowing
@@ -26,14 +28,15 @@ class Module:
 
     `package` is the dotted name of the package; `migrations/` inside it holds the revisions of the branch `name`.
     `depends_on` names the modules whose front door it may import and whose tables its foreign keys may point to;
-    the kernel is always there. `models`, `routes` and `seed` are read from the submodules of those names on first use,
-    so that naming a module costs nothing.
+    the kernel is always there. `models`, `routes`, `cache` and `seed` are read from the submodules of those names on
+    first use, so that naming a module costs nothing.
     """
 
     name: str
     package: str
     summary: str
     depends_on: tuple[str, ...] = ()
+    extras: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     @property
     def migrations(self) -> Path:
@@ -64,6 +67,14 @@ class Module:
         """`ROUTES` of the submodule `routes`."""
         module = self._submodule("routes")
         return () if module is None else tuple(module.ROUTES)
+
+    @cached_property
+    def cache(self) -> tuple[CachePolicy, ...]:
+        """`CACHE` of the submodule `cache`: how this module's rows are cached."""
+        if find_spec(self.package) is None:  # asked for whenever a system is opened, also of what is only named
+            return ()
+        module = self._submodule("cache")
+        return () if module is None else tuple(module.CACHE)
 
     @cached_property
     def seed(self) -> Seed | None:

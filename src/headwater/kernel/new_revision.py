@@ -1,6 +1,7 @@
 """A new revision file from what the models say and the database does not have yet, by Alembic's autogenerate.
 
 What comes out is a draft to read: Alembic does not see renames, changed enum labels, functions, triggers or policies.
+What the models say of the change stream (`__tracked__`) is compared by us.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Enum, MetaData, Table, inspect
+from sqlalchemy import Connection, Enum, MetaData, Table, inspect, text
 from sqlalchemy.types import TypeDecorator
 
 from headwater.kernel import migrations, revision_files
@@ -23,6 +24,9 @@ from headwater.kernel.models import Model
 from headwater.kernel.module import Module, System
 from headwater.kernel.revision_files import KERNEL, Revisions
 from headwater.kernel.settings import Settings
+from headwater.kernel.tracking import TrackedTable, call_to_track, call_to_untrack, tracked_table
+
+_TRACKED = text('select "table", policy, keys as keys_, tags, private from headwater.tracked')
 
 _FILE = '''"""{message}."""
 
@@ -153,7 +157,24 @@ def _difference(module: Module, connection: Connection) -> str:
             name = f"{_quoted(connection, schema)}.{_quoted(connection, str(enum.name))}"
             made.append(f"op.execute({f'create type {name} as enum ({labels})'!r})")
     body = "\n".join([*made, *lines]).strip()
-    return "" if body == "pass" else body.removesuffix("\npass")
+    body = "" if body == "pass" else body.removesuffix("\npass")
+    return "\n".join(line for line in (body, *_tracking(module, connection, schemas)) if line)
+
+
+def _tracking(module: Module, connection: Connection, schemas: set[str]) -> Iterator[str]:
+    """The calls that make the change stream track what the models declare, and no more."""
+    declared = {table.name: table for model in module.models if (table := tracked_table(model))}
+    mine = {f"{m.__table__.schema or 'public'}.{m.__table__.name}" for m in module.models}  # type: ignore[attr-defined]  # a mapped class has a Table
+    there = {
+        row.table: TrackedTable(row.table, row.policy, tuple(row.keys_), tuple(row.tags), tuple(row.private))
+        for row in connection.execute(_TRACKED)
+        if row.table in mine or (row.table.partition(".")[0] in schemas - {"public"})
+    }
+    for name, table in declared.items():
+        if there.get(name) != table:
+            yield f'op.execute("{call_to_track(table)}")'
+    for name in sorted(there.keys() - declared.keys()):
+        yield f'op.execute("{call_to_untrack(name)}")'
 
 
 def _with_what_they_refer_to(tables: list[Table]) -> Iterator[Table]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -26,6 +26,10 @@ from headwater.kernel.rows import Record
 from headwater.kernel.settings import Settings
 from headwater.kernel.statements import Prepared, prepare
 from headwater.kernel.translation import BROKEN, raise_translated
+
+if TYPE_CHECKING:
+    from headwater.kernel.cache import Cache
+    from headwater.kernel.models import Model
 
 Statement = Executable | NamedQuery
 Connection: TypeAlias = "asyncpg.Connection[Any]"
@@ -88,6 +92,9 @@ class Runner:
         """The connection statements run on, for COPY."""
         raise NotImplementedError
 
+    async def _wrote(self, model: type[Model], *values: Any) -> None:
+        """A verb has written: these are the row's values, before and after. Runs after the statement."""
+
     async def fetch(self, statement: Statement, /, *, into: type[Any] | None = None, **parameters: Any) -> list[Any]:
         """All rows. `select(User)` gives values, several columns rows with names, `into` builds Structs by name."""
         prepared = prepare(statement, parameters, into)
@@ -136,6 +143,7 @@ class Postgres(Runner):
         self._acquired = self._waited = self._opened = self._exhausted = 0
         self._wait_seconds = 0.0
         self.loaders: dict[Any, Any] = {}
+        self.cache: Cache | None = None  # set by whoever opens one on top
 
     @classmethod
     async def open(cls, settings: Settings) -> Postgres:
@@ -362,6 +370,10 @@ class Postgres(Runner):
             yield link
         finally:
             self.give(link)
+
+    async def _wrote(self, model: type[Model], *values: Any) -> None:
+        if self.cache is not None:
+            await self.cache.committed(model, values)
 
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
         link = self.take_now() or await self.take()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import (
@@ -25,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from headwater.kernel import bulk
+from headwater.kernel.cached_rows import Entity
 from headwater.kernel.errors import InvalidValue, NotFound, ProgrammingError, VersionConflict
 from headwater.kernel.json_rows import json_row, json_rows
 from headwater.kernel.loader import BATCH_MAX, Loader
@@ -45,6 +47,7 @@ from headwater.kernel.statements import Narrowable, Prepared, Template, prepare,
 from headwater.kernel.transaction import Transaction, transaction
 
 M = TypeVar("M", bound=Model)
+Consistency = Literal["kind", "snapshot"]
 Key = Any
 """A key: the value of the key column, or a tuple in order of declaration where there are several."""
 
@@ -98,6 +101,7 @@ class Repository(Generic[M]):
         self._shape = shape(self.model)
         self._templates = _templates(self._shape)
         self._loader = self._shared_loader()
+        self._cached = postgres.cache.entities.get(self.model) if postgres.cache is not None else None
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -112,16 +116,35 @@ class Repository(Generic[M]):
         return value
 
     async def find(self, key: Key, *, tx: Runner | None = None) -> M | None:
-        """The row with this key, or None. Concurrent reads outside a transaction travel together."""
+        """The row with this key, or None. Concurrent reads outside a transaction travel together.
+
+        Outside a transaction a kind with a cache policy is read through the cache.
+        """
+        if tx is None and self._cached is not None:
+            return cast("M | None", await self._cached.find(self._key(key)))
         if tx is None and self._loader is not None:
             return cast("M | None", await self._loader.load(self._key(key)))
         template = self._templates.get
         records, _ = await (tx or self.postgres)._run(self._prepared(template, self._key_parameters(key)))
         return self._shape.make(records[0]) if records else None
 
-    async def get_many(self, keys: Iterable[Key], *, tx: Runner | None = None) -> dict[Key, M]:
-        """The rows with these keys, by key, in one statement per thousand; what does not exist is absent."""
+    async def get_many(
+        self, keys: Iterable[Key], *, consistency: Consistency = "kind", tx: Runner | None = None
+    ) -> dict[Key, M]:
+        """The rows with these keys, by key, in one statement per thousand; what does not exist is absent.
+
+        Kinds with a cache policy are read through the cache; with `consistency="snapshot"` (or a policy of that level)
+        the rows are all of one moment, wherever they come from.
+        """
         wanted = list(dict.fromkeys(self._key(key) for key in keys))
+        if tx is None and self._cached is not None and wanted:
+            if consistency == "snapshot" or self._cached.policy.level == "snapshot":
+                return cast("dict[Key, M]", await self._cached.find_together(wanted))
+            found = await asyncio.gather(*map(self._cached.find, wanted))
+            return {key: value for key, value in zip(wanted, found, strict=True) if value is not None}
+        if consistency == "snapshot" and len(wanted) > BATCH_MAX and tx is None:
+            async with transaction(self.postgres, isolation="repeatable read", read_only=True) as own:
+                return await self.get_many(wanted, tx=own)
         runner, template, known = tx or self.postgres, self._templates.many, self._shape
         by_key: dict[Key, M] = {}
         for start in range(0, len(wanted), BATCH_MAX):
@@ -218,8 +241,13 @@ class Repository(Generic[M]):
         Raises AlreadyExists, MissingReference, InvalidValue, all before anything is visible to others.
         """
         template, extra = self._templates.insert(self._names(values))
+        if _marks_alone(self._cached, tx):
+            async with transaction(self.postgres) as own:
+                return await self.create(own, **values)
         records, _ = await tx._run(self._prepared(template, self._with_defaults(values, extra)))
-        return cast(M, self._shape.make(records[0]))
+        made = cast(M, self._shape.make(records[0]))
+        await tx._wrote(self.model, made)
+        return made
 
     async def update(self, tx: Runner, key: Key, /, *, version: int | None = None, **changes: Any) -> Updated[M]:
         """Change columns of a row in one statement and return the row before and after.
@@ -230,13 +258,18 @@ class Repository(Generic[M]):
         if not changes:
             raise InvalidValue(f"{self._shape.label}: there is nothing to change.", remedy="Name at least one column.")
         template, extra = self._templates.update(self._names(changes), versioned=self._versioned(version))
+        if _marks_alone(self._cached, tx):
+            async with transaction(self.postgres) as own:
+                return await self.update(own, key, version=version, **changes)
         parameters = self._with_defaults(changes, extra) | self._key_parameters(key) | {"key_version": version}
         records, _ = await tx._run(self._prepared(template, parameters))
         if not records:
             raise await self._refused(tx, key, version)
         width = len(self._shape.names)
         record = records[0]
-        return Updated(self._shape.make(record), self._shape.make(record[width:]))
+        made = Updated(self._shape.make(record), self._shape.make(record[width:]))
+        await tx._wrote(self.model, made.old, made.new)
+        return made
 
     async def upsert(self, tx: Runner, /, *, on: Sequence[Any], **values: Any) -> Upserted[M]:
         """Insert the row, or change the one that has the same unique `on` columns; one statement, no race.
@@ -246,18 +279,30 @@ class Repository(Generic[M]):
         names = self._names(values)
         on_names = tuple(self._attribute(item) for item in on)
         template, extra = self._templates.upsert(names, on_names)
+        if _marks_alone(self._cached, tx):
+            async with transaction(self.postgres) as own:
+                return await self.upsert(own, on=on, **values)
         records, _ = await tx._run(self._prepared(template, self._with_defaults(values, extra)))
         record = records[0]
-        return Upserted(self._shape.make(record), bool(record[len(self._shape.names)]))
+        made = Upserted(cast(M, self._shape.make(record)), bool(record[len(self._shape.names)]))
+        if made.created or not isinstance(tx, Transaction):  # what the row was before is known to the stream only
+            await tx._wrote(self.model, made.value)
+        return made
 
     async def delete(self, tx: Runner, key: Key, /, *, version: int | None = None) -> M:
         """Remove a row and return it as it was. Raises NotFound, VersionConflict, StillReferenced."""
         template = self._templates.delete(versioned=self._versioned(version))
+        if _marks_alone(self._cached, tx):
+            async with transaction(self.postgres) as own:
+                return await self.delete(own, key, version=version)
         parameters = self._key_parameters(key) | {"key_version": version}
         records, _ = await tx._run(self._prepared(template, parameters))
         if not records:
             raise await self._refused(tx, key, version)
-        return cast(M, self._shape.make(records[0]))
+        gone = cast(M, self._shape.make(records[0]))
+        if not isinstance(tx, Transaction):  # inside one, what went with it (ON DELETE CASCADE) is read from the stream
+            await tx._wrote(self.model, gone)
+        return gone
 
     async def bulk_insert(self, tx: Runner, rows: Iterable[Mapping[str, Any] | M]) -> int:
         """Insert many rows through COPY; all or none. Rows are mappings of attributes, or values; the first one decides
@@ -480,6 +525,11 @@ class _Templates:
     def _binds(self, names: frozenset[str], made: _Made) -> dict[Any, Any]:
         written = {*names, *(name for name, _, _ in made)}
         return {c: bindparam(n, type_=c.type) for n, c in self.known.by_name.items() if n in written}
+
+
+def _marks_alone(cached: Entity | None, tx: Runner) -> bool:
+    """Whether a write of a strict kind came without a transaction: its mark must be set before its COMMIT."""
+    return cached is not None and cached.strict and not isinstance(tx, Transaction)
 
 
 def _any_of(columns: Sequence[Column[Any]]) -> ColumnElement[bool]:

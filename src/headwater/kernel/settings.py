@@ -33,6 +33,8 @@ class Settings:
     """PostgreSQL ends a statement that runs longer; 0 means never."""
     transaction_attempts_max: int = 10
     """How often `Headwater.run` tries work that meets serialization failures or deadlocks."""
+    change_retention_days: float = 90.0
+    """How long the change stream is kept at least: it is the audit log. Required followers hold it longer."""
     pooled: bool = False
     """`database_url` is a transaction pooler: no start-up parameters are sent to it."""
     cors_origins: str = ""
@@ -46,8 +48,9 @@ class Settings:
 
     @property
     def direct(self) -> str:
-        """The DSN without a pooler."""
-        return self.direct_url or self.database_url
+        """The DSN without a pooler, in the form asyncpg reads: `postgresql+asyncpg://` is understood too."""
+        scheme, separator, rest = (self.direct_url or self.database_url).partition("://")
+        return f"{scheme.partition('+')[0]}{separator}{rest}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **given: object) -> Settings:
@@ -72,6 +75,7 @@ _LEAST = {
     "connect_timeout_seconds": 0.001,
     "statement_timeout_ms": 0,
     "transaction_attempts_max": 1,
+    "change_retention_days": 0,
 }
 
 

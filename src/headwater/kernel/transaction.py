@@ -6,14 +6,19 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import asyncpg
 
+from headwater.kernel.cache import NO_MARKS, Cache, Written
 from headwater.kernel.errors import ProgrammingError, TransientError, Unreachable
 from headwater.kernel.postgres import Connection, Link, Postgres, Runner, run_on
 from headwater.kernel.statements import Prepared
+from headwater.kernel.tracking import Context
 from headwater.kernel.translation import BROKEN, raise_translated
+
+if TYPE_CHECKING:
+    from headwater.kernel.models import Model
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 T = TypeVar("T")
@@ -27,6 +32,8 @@ _BEGIN: dict[tuple[Isolation, bool], str] = {
     ("serializable", True): "BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY",
 }
 
+_IN_WHOSE_NAME = "SELECT set_config('headwater.context', $1, true)"
+
 
 class Transaction(Runner):
     """An open transaction. Made by `transaction()`; verbs take it and never end it."""
@@ -37,11 +44,15 @@ class Transaction(Runner):
         self._link = link
         self._open = True
         self._depth = 0
+        self._statements = 0  # that may have written
+        self._told = 0  # writes of which a verb has said what they concern
+        self.written: Written | None = Written() if postgres.cache is not None else None
 
     @property
     def connection(self) -> Connection:
         """The asyncpg connection underneath, for what the kernel does not offer. Do not end the transaction on it."""
         self._require_open()
+        self._statements += 1
         return self._link.connection
 
     def require_block(self, verb: str) -> None:
@@ -73,8 +84,16 @@ class Transaction(Runner):
         finally:
             self._depth -= 1
 
+    async def _wrote(self, model: type[Model], *values: Any) -> None:
+        cache = self.postgres.cache
+        if cache is not None and self.written is not None:
+            self._told += 1
+            cache.add_values(self.written, model, values)
+
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
         self._require_open()
+        if not prepared.reads_only:
+            self._statements += 1
         try:
             return await run_on(self._link, prepared)
         except BROKEN as error:
@@ -83,6 +102,7 @@ class Transaction(Runner):
     @contextlib.asynccontextmanager
     async def _borrow(self) -> AsyncIterator[Link]:
         self._require_open()
+        self._statements += 1
         yield self._link
 
     def _require_open(self) -> None:
@@ -94,10 +114,15 @@ class Transaction(Runner):
 
 @contextlib.asynccontextmanager
 async def transaction(
-    postgres: Postgres, *, isolation: Isolation = "read committed", read_only: bool = False
+    postgres: Postgres,
+    *,
+    isolation: Isolation = "read committed",
+    read_only: bool = False,
+    context: Context | None = None,
 ) -> AsyncIterator[Transaction]:
     """Open a transaction; commit when the block ends well, roll back when an error leaves it.
 
+    `context` stands on every change the transaction makes, in the change stream.
     Raises what the statements raise; TransientError from COMMIT in a serializable transaction; ProgrammingError when
     the block swallowed a failed statement, since PostgreSQL then rolls back what it was told to commit.
     """
@@ -111,13 +136,18 @@ async def transaction(
     tx = Transaction(postgres, link, isolation)
     try:
         try:
+            if context is not None:
+                await tx._run(Prepared(_IN_WHOSE_NAME, (context.as_json(),), None, True))
             yield tx
         except BaseException:
             await _roll_back(link)
             raise
         finally:
             tx._open = False
-        await _commit(link)
+        if postgres.cache is None or tx.written is None or not tx._statements:
+            await _commit(link)
+        else:
+            await _commit_coherently(postgres.cache, tx, tx.written, link)
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # from tx.connection, used directly
         raise_translated(error)
     finally:
@@ -149,6 +179,27 @@ async def _begin_on(link: Link, postgres: Postgres, begin: str) -> None:
         if isinstance(error, BROKEN):
             raise
         raise_translated(error)
+
+
+async def _commit_coherently(cache: Cache, tx: Transaction, written: Written, link: Link) -> None:
+    """COMMIT, and tell the cache what was written: strict rows are marked before it, everything is gone after it."""
+    complete, marks = True, NO_MARKS
+    try:
+        if tx._statements > tx._told:
+            try:
+                complete = await cache.unseen(written, link.connection)
+            except asyncpg.PostgresError:  # a statement had failed; COMMIT will say so
+                complete = False
+        marks = await cache.mark(written)
+    except BaseException:
+        await _roll_back(link)
+        raise
+    try:
+        await _commit(link)
+    except BaseException:  # it may have been committed
+        await cache.settle(written, marks, complete=complete)
+        raise
+    await cache.settle(written, marks, complete=complete)
 
 
 async def _commit(link: Link) -> None:
@@ -196,6 +247,7 @@ async def run(
     *,
     isolation: Isolation = "read committed",
     attempts_max: int | None = None,
+    context: Context | None = None,
 ) -> T:
     """Run `work` in a transaction, again with growing, jittered pauses when PostgreSQL reports a serialization failure,
     a deadlock or a lock timeout. `work` must have no effect outside the transaction. Raises the last TransientError
@@ -206,7 +258,7 @@ async def run(
     attempts = attempts_max if attempts_max is not None else postgres.settings.transaction_attempts_max
     for attempt in range(1, attempts + 1):
         try:
-            async with transaction(postgres, isolation=isolation) as tx:
+            async with transaction(postgres, isolation=isolation, context=context) as tx:
                 return await work(tx)
         except TransientError:
             if attempt >= attempts:
@@ -226,3 +278,6 @@ class Autocommit(Runner):
 
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
         return await self.postgres._run(prepared)
+
+    async def _wrote(self, model: type[Model], *values: Any) -> None:
+        await self.postgres._wrote(model, *values)

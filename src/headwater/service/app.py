@@ -71,6 +71,7 @@ class Service:
         self.headwater = headwater
         self.admission = admission
         self.metrics = Metrics(admission, headwater.postgres.figures)
+        self.metrics.cache = headwater.postgres.cache
         self._body_bytes_max = body_bytes_max
         self._access_log = access_log
         self._router: Router[Operation | Station] = Router()

@@ -6,16 +6,21 @@ A request costs two additions and one search in a list; everything else happens 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from headwater.kernel.changes import Position
+from headwater.kernel.followers import Standing
 from headwater.kernel.postgres import PoolFigures
 from headwater.service.admission import Admission
+
+if TYPE_CHECKING:
+    from headwater.kernel.cache import Cache
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -40,6 +45,14 @@ class Tally:
         self.seconds += seconds
 
 
+@dataclass(frozen=True, slots=True)
+class StreamFigures:
+    """Where the change stream stands, as it was asked last."""
+
+    position: Position
+    followers: Sequence[Standing]
+
+
 class Metrics(Collector):
     """All figures of one app, in a registry of its own: two apps in one process do not mix."""
 
@@ -49,6 +62,8 @@ class Metrics(Collector):
         self._tallies: list[Tally] = []
         self.in_flight = 0
         self.idempotency_replays_total = 0
+        self.stream: StreamFigures | None = None
+        self.cache: Cache | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -83,6 +98,14 @@ class Metrics(Collector):
                     total += count
                     buckets.append((bound, total))
                 seconds.add_metric((tally.method, tally.route), buckets, tally.seconds)
+        if self.cache is not None:
+            happened = CounterMetricFamily(
+                "headwater_cache", "What reads through the cache met.", labels=("kind", "what")
+            )
+            for kind, figures in self.cache.figures.items():
+                for spec in fields(figures):
+                    happened.add_metric((kind, spec.name), getattr(figures, spec.name))
+            yield happened
         yield requests
         yield seconds
         door = self._admission
@@ -105,3 +128,22 @@ class Metrics(Collector):
                 yield CounterMetricFamily(f"headwater_pool_{spec.name.removesuffix('_total')}", said, value)
             else:
                 yield GaugeMetricFamily(f"headwater_pool_{spec.name}", said, value)
+        if self.stream is not None:
+            yield from _stream_families(self.stream)
+
+
+def _stream_families(stream: StreamFigures) -> Iterator[Any]:
+    """The stream's position, and each follower's lag and parked changes."""
+    yield GaugeMetricFamily("headwater_stream_epoch", "The epoch of the change stream.", stream.position.epoch)
+    yield GaugeMetricFamily("headwater_stream_position", "The last position that was told.", stream.position.number)
+    for name, said, of in (
+        ("position", "The position a follower has applied.", "position"),
+        ("lag_changes", "Changes that were told and that a follower has not applied.", "lag_changes"),
+        ("lag_seconds", "Seconds since the first of them was told.", "lag_seconds"),
+        ("parked_changes", "Changes that a follower has laid aside.", "parked_changes"),
+        ("parked_keys", "Keys that a follower has laid aside.", "parked_keys"),
+    ):
+        family = GaugeMetricFamily(f"headwater_follower_{name}", said, labels=("follower",))
+        for one in stream.followers:
+            family.add_metric((one.name,), float(getattr(one, of)))
+        yield family

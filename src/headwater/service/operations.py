@@ -15,6 +15,7 @@ from headwater.kernel.caller import Caller
 from headwater.kernel.errors import Unauthenticated
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.pages import JsonPage, Page
+from headwater.kernel.tracking import Context
 from headwater.kernel.transaction import Transaction
 from headwater.kernel.views import view
 from headwater.service.answers import JSON, Answer, body_tag, matches, next_link, renderer
@@ -150,7 +151,7 @@ class Operation:
             await idempotency.store(tx, asked, idempotency.StoredAnswer(answer.status, kept, answer.body))
             return answer
 
-        answer = await self._headwater.run(work, isolation=self._isolation)
+        answer = await self._headwater.run(work, isolation=self._isolation, context=_in_whose_name(request))
         if asked is not None:
             self._claims += 1
             if self._claims % 256 == 0:
@@ -222,3 +223,9 @@ class Operation:
             route=self._label,
             request_sha256=asked.digest(),
         )
+
+
+def _in_whose_name(request: Request) -> Context:
+    """What stands on each change this request makes, in the change stream."""
+    caller = request.caller
+    return Context(actor=None if caller is None else str(caller.user_id or caller.id), request=request.id)

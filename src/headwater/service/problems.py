@@ -230,6 +230,27 @@ KINDS: dict[str, Kind] = {
             "Run `headwater migrate`.",
         ),
         Kind(
+            "stream",
+            409,
+            "The change stream cannot go on",
+            "The change stream cannot go on from the position that was named.",
+            "Begin again from the entities themselves, then follow from the newest position.",
+        ),
+        Kind(
+            "stream-gap",
+            410,
+            "That part of the change stream is gone",
+            "Changes after the position are no longer kept, or are missing.",
+            "Begin again from the entities themselves, then follow from the newest position.",
+        ),
+        Kind(
+            "epoch-changed",
+            410,
+            "The position is of another life of the database",
+            "The database was restored, promoted or copied since the position was handed out.",
+            "Begin again from the entities themselves, then follow from the newest position.",
+        ),
+        Kind(
             "refused",
             409,
             "Refused",

@@ -5,6 +5,7 @@ They take no slot: a service that is full must still be able to say so.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -12,16 +13,19 @@ import msgspec
 
 from headwater import __version__
 from headwater.kernel import health
+from headwater.kernel.changes import Stream
 from headwater.kernel.errors import HeadwaterError
+from headwater.kernel.followers import standings
 from headwater.kernel.health import StoreHealth
 from headwater.kernel.lifecycle import Headwater
 from headwater.service import docs
 from headwater.service.answers import JSON, Answer, body_tag, encode, matches
-from headwater.service.metrics import CONTENT_TYPE, Metrics, Tally
+from headwater.service.metrics import CONTENT_TYPE, Metrics, StreamFigures, Tally
 from headwater.service.operations import NO_CACHE, Request
 from headwater.service.problems import KINDS, Refusal
 
 READINESS_REMEMBERED_SECONDS = 2.0
+_STREAM_SECONDS_MAX = 1.0
 
 
 class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +83,7 @@ def stations(headwater: Headwater, metrics: Metrics, document: bytes, for_client
         return Answer(503 if reasons else 200, [JSON, NO_CACHE], encode(shown))
 
     async def figures(_: Request) -> Answer:
+        metrics.stream = await _stream_figures(headwater)
         return Answer(200, [(b"content-type", CONTENT_TYPE), NO_CACHE], metrics.exposition())
 
     async def problem(request: Request) -> Answer:
@@ -151,6 +156,15 @@ class _Readiness:
             return [f"Revisions are pending: {', '.join(pending)}."]
         self._good_until = monotonic() + READINESS_REMEMBERED_SECONDS
         return []
+
+
+async def _stream_figures(headwater: Headwater) -> StreamFigures | None:
+    """None while PostgreSQL is away or has no stream yet: the other figures are shown all the same."""
+    try:
+        async with asyncio.timeout(_STREAM_SECONDS_MAX):
+            return StreamFigures(await Stream(headwater.postgres).head(), await standings(headwater.postgres))
+    except (HeadwaterError, TimeoutError):
+        return None
 
 
 async def _pending(headwater: Headwater) -> list[str]:

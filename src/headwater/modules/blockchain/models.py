@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
+from headwater.kernel.tracking import Tracked
 
 SCHEMA = "blockchain"
 REPUTATION_SCORE_MAX = 1_000_000
@@ -31,6 +32,7 @@ class ChainUser(Timestamped, Versioned, Model, schema=SCHEMA):
     """A user as the chain sees them: one wallet address, and the reputation they have earned."""
 
     __tablename__ = "users"
+    __tracked__ = Tracked("full")
     __table_args__ = (
         UniqueConstraint(
             "wallet_address",
@@ -63,6 +65,7 @@ class Asset(Keyed, Timestamped, Versioned, Model, schema=SCHEMA):
     """
 
     __tablename__ = "assets"
+    __tracked__ = Tracked("full", tags=("issuer_id",))
     __table_args__ = (
         UniqueConstraint(
             "symbol", name="assets_symbol_key", info={"message": "blockchain.assets: this symbol is already taken."}
@@ -105,6 +108,7 @@ class ChainTransaction(Keyed, Timestamped, Versioned, Model, schema=SCHEMA):
     """An on-chain transaction, known by its hash. `amount` is in the asset's smallest unit."""
 
     __tablename__ = "transactions"
+    __tracked__ = Tracked("full", tags=("asset_id",))
     __table_args__ = (
         UniqueConstraint(
             "tx_hash",
@@ -136,6 +140,7 @@ class PriceFeed(Keyed, Model, schema=SCHEMA):
     """One price an oracle reported for a symbol. Prices are added, never changed; the newest counts."""
 
     __tablename__ = "price_feeds"
+    __tracked__ = Tracked("full", tags=("symbol",))
     __table_args__ = (
         UniqueConstraint(
             "symbol",

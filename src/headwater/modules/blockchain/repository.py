@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, func, select, update
 
+from headwater.kernel.cached import Tag, cached
 from headwater.kernel.errors import InvalidValue, NotFound, StateConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
@@ -97,6 +98,7 @@ class AssetRepository(Repository[Asset]):
         where = _fitting(words, asset_type)
         return await self.list(*where, order=(Asset.name,), limit=limit, cursor=cursor, tx=tx)
 
+    @cached("asset_search", tags=lambda words, asset_type, limit, cursor: (Tag(Asset),), ttl_seconds=300)
     async def search_json(
         self,
         words: str | None = None,
@@ -158,6 +160,13 @@ class UserStats(msgspec.Struct, frozen=True, kw_only=True):
     assets_issued: int
     transactions_sent: int
     transactions_received: int
+
+
+class _Newest(msgspec.Struct, frozen=True):
+    """The newest price of a symbol, and when a price that is dated ahead comes into force."""
+
+    price: PriceFeed | None
+    upcoming: datetime | None
 
 
 class BlockchainRepository(Repository[ChainUser]):
@@ -332,23 +341,35 @@ class BlockchainRepository(Repository[ChainUser]):
 
         Raises NotFound.
         """
-        newest = await (tx or self.postgres).fetch_one(
-            select(PriceFeed)
-            .where(
-                PriceFeed.symbol == symbol.upper(),
-                PriceFeed.currency == currency,
-                PriceFeed.observed_at <= func.clock_timestamp(),
-            )
-            .order_by(PriceFeed.observed_at.desc(), PriceFeed.id.desc())
-            .limit(1)
-        )
+        known = await self._newest_price(symbol.upper(), currency, tx=tx)
+        if known.upcoming is not None and known.upcoming <= datetime.now(UTC):  # its time has come since
+            known = await self._read_newest_price(symbol.upper(), currency, tx)
+        newest = known.price
         if newest is None:
             raise NotFound(
                 f"blockchain.price_feeds: there is no price of {symbol.upper()} in {currency}.",
                 remedy="Check the symbol and the currency.",
                 key=symbol.upper(),
             )
-        return cast(PriceFeed, newest)
+        return newest
+
+    @cached("price", tags=lambda symbol, currency: (Tag(PriceFeed, symbol=symbol),), ttl_seconds=30)
+    async def _newest_price(self, symbol: str, currency: str, *, tx: Runner | None = None) -> _Newest:
+        return await self._read_newest_price(symbol, currency, tx)
+
+    async def _read_newest_price(self, symbol: str, currency: str, tx: Runner | None) -> _Newest:
+        runner = tx or self.postgres
+        feeds = (PriceFeed.symbol == symbol, PriceFeed.currency == currency)
+        upcoming = await runner.fetch_value(
+            select(func.min(PriceFeed.observed_at)).where(*feeds, PriceFeed.observed_at > func.clock_timestamp())
+        )
+        price = await runner.fetch_one(
+            select(PriceFeed)
+            .where(*feeds, PriceFeed.observed_at <= func.clock_timestamp())
+            .order_by(PriceFeed.observed_at.desc(), PriceFeed.id.desc())
+            .limit(1)
+        )
+        return _Newest(price, upcoming)
 
     async def price_history(
         self,

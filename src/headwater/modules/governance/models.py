@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
+from headwater.kernel.tracking import Tracked
 
 
 class ProposalStatus(enum.Enum):
@@ -40,6 +41,7 @@ class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):
     """Something the users decide on, from `voting_starts_at` until before `voting_ends_at`."""
 
     __tablename__ = "proposals"
+    __tracked__ = Tracked("full")
     __table_args__ = (
         CheckConstraint("length(title) between 1 and 200", name="title"),
         CheckConstraint(
@@ -72,6 +74,7 @@ class Vote(Keyed, Model, schema="governance"):
     """What one user said to one proposal, and with which weight. Never changed."""
 
     __tablename__ = "votes"
+    __tracked__ = Tracked("full", tags=("proposal_id",))
     __table_args__ = (
         # One vote per user; the included columns let the tally be read from this index alone.
         UniqueConstraint(

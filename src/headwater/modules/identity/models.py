@@ -14,6 +14,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, fun
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
+from headwater.kernel.tracking import Tracked
 
 
 class KycStatus(enum.Enum):
@@ -34,6 +35,7 @@ class User(Keyed, Timestamped, Versioned, Model):
     """
 
     __tablename__ = "users"
+    __tracked__ = Tracked("full")
     __table_args__ = (
         UniqueConstraint("email", name="users_email_key", info={"message": _EMAIL_TAKEN}),
         CheckConstraint("email LIKE '%_@_%'", name="email", info={"message": "users: an email needs an @."}),
@@ -60,6 +62,7 @@ class Role(Model):
     """A named set of scopes (`module:entity:action`, `*` for any part). Made by migrations."""
 
     __tablename__ = "roles"
+    __tracked__ = Tracked("off")
 
     name: Mapped[str] = mapped_column(primary_key=True)
     scopes: Mapped[list[str]]
@@ -70,6 +73,7 @@ class ApiKey(Keyed, Model):
     """A key a program holds. Only the SHA-256 of its text is kept; `last_four` helps people to tell keys apart."""
 
     __tablename__ = "api_keys"
+    __tracked__ = Tracked("keys", tags=("user_id",))
     __table_args__ = (
         CheckConstraint("octet_length(key_hash) = 32", name="key_hash"),
         Index("api_keys_user_id_idx", "user_id"),

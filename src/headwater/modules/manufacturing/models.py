@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
+from headwater.kernel.tracking import Tracked
 
 
 class ProductionStatus(enum.Enum):
@@ -53,6 +54,7 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="manufacturing"):
     """A customer's order for parts made to their specifications."""
 
     __tablename__ = "orders"
+    __tracked__ = Tracked("full", tags=("asset_id", "user_id"))
     __table_args__ = (
         CheckConstraint("quantity > 0", name="quantity"),
         CheckConstraint("jsonb_typeof(specifications) = 'object'", name="specifications"),
@@ -87,6 +89,7 @@ class Milestone(Keyed, Timestamped, Versioned, Model, schema="manufacturing"):
     """A step of an order, and the payment it is worth."""
 
     __tablename__ = "milestones"
+    __tracked__ = Tracked("full", tags=("order_id",))
     __table_args__ = (
         UniqueConstraint(
             "order_id",
@@ -120,6 +123,7 @@ class Inspection(Keyed, Model, schema="manufacturing"):
     """What an inspector found at a milestone whose work was done. Added, never changed."""
 
     __tablename__ = "quality_assurance"
+    __tracked__ = Tracked("full", tags=("milestone_id",))
     __table_args__ = (
         CheckConstraint("jsonb_typeof(findings) = 'object'", name="findings"),
         Index("quality_assurance_milestone_id_inspected_at_idx", "milestone_id", "inspected_at"),

@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, func, insert, update
 
+from headwater.kernel.cached import Tag, cached
 from headwater.kernel.errors import AlreadyExists, InvalidValue, NotFound, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
@@ -187,8 +188,12 @@ class ManufacturingRepository(Repository[Order]):
             raise NotFound(f"There is no order {order_id}.", remedy="Check the id.", order_id=str(order_id))
         return found
 
+    @cached("manufacturing_analytics", tags=lambda: (Tag(Order), Tag(Milestone), Tag(Inspection)), ttl_seconds=1800)
     async def statistics(self, *, tx: Runner | None = None) -> Statistics:
-        """Production as a whole: counts by status, amounts, what is late, how inspections went."""
+        """Production as a whole: counts by status, amounts, what is late, how inspections went.
+
+        What is late is told as of the last change, at most half an hour ago; the rest as it is.
+        """
         found: Statistics = await (tx or self.postgres).fetch_one(QUERIES["statistics"], into=Statistics)
         return found
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.models import Keyed, Model, Timestamped, Versioned, native_enum
+from headwater.kernel.tracking import Tracked
 
 
 class Side(enum.Enum):
@@ -49,6 +50,7 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
     """A wish to buy or sell a quantity of an asset at a price or better."""
 
     __tablename__ = "orders"
+    __tracked__ = Tracked("full", tags=("asset_id", "user_id"))
     __table_args__ = (
         CheckConstraint("price > 0", name="price"),
         CheckConstraint("quantity > 0", name="quantity"),
@@ -88,6 +90,7 @@ class Trade(Keyed, Model, schema="trading"):
     """A fill: a buy and a sell order met at a price. Never changed."""
 
     __tablename__ = "trades"
+    __tracked__ = Tracked("full", tags=("asset_id",))
     __table_args__ = (
         CheckConstraint("price > 0", name="price"),
         CheckConstraint("quantity > 0", name="quantity"),
@@ -110,6 +113,7 @@ class Escrow(Keyed, Timestamped, Versioned, Model, schema="trading"):
     """Money between a buyer and a seller. Only the ledger's settlement makes and moves these."""
 
     __tablename__ = "escrows"
+    __tracked__ = Tracked("full", tags=("buyer_id", "seller_id"))
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount"),
         CheckConstraint("buyer_id <> seller_id", name="parties"),

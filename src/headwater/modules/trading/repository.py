@@ -11,13 +11,14 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, func, select, update
 
+from headwater.kernel.cached import Tag, cached
 from headwater.kernel.errors import NotFound, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
 from headwater.modules.blockchain.models import Asset
-from headwater.modules.trading.models import Order, OrderStatus, Side
+from headwater.modules.trading.models import Order, OrderStatus, Side, Trade
 
 QUERIES = Queries.load(__package__)
 
@@ -165,6 +166,11 @@ class TradingRepository(Repository[Order]):
         where = _fitting(user_id, asset_id, side, status)
         return await self.list_json(*where, order=(Order.created_at.desc(),), limit=limit, cursor=cursor, tx=tx)
 
+    @cached(
+        "order_book",
+        tags=lambda asset_id, depth: (Tag(Order, asset_id=asset_id), Tag(Asset, id=asset_id)),
+        ttl_seconds=60,
+    )
     async def order_book(self, asset_id: UUID, depth: int = 20, *, tx: Runner | None = None) -> OrderBook:
         """The best `depth` price levels of each side, both as of one moment. Raises NotFound for an unknown asset."""
         runner = tx or self.postgres
@@ -184,6 +190,7 @@ class TradingRepository(Repository[Order]):
             spread=asks[0].price - bids[0].price if bids and asks else None,
         )
 
+    @cached("market_analytics", tags=lambda limit: (Tag(Order), Tag(Trade), Tag(Asset)), ttl_seconds=1800)
     async def market_summary(self, *, limit: int = 20, tx: Runner | None = None) -> MarketSummary:
         """Orders by status, what was traded, and the `limit` most traded assets."""
         runner = tx or self.postgres

@@ -1,0 +1,272 @@
+"""Invalidation: the relay that carries every committed change to the cache, whoever made it.
+
+It reads `headwater.change` by snapshots of its own and does not wait for ticks: a batch is what is visible now and was
+not at the cursor. The cursor lies in Valkey and moves in the same script as the invalidations, so whatever state Valkey
+falls back to (an old file, a lagging replica, nothing), its cursor fits it, and the relay goes on from there. While it
+has caught up it renews the guard; readers believe no Valkey without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of, table_name, tags_of
+from headwater.kernel.errors import Unreachable
+from headwater.kernel.postgres import connect
+from headwater.kernel.rows import shape
+from headwater.kernel.snapshots import parse
+from headwater.kernel.wire import ReplyError, Wire
+
+if TYPE_CHECKING:
+    from headwater.kernel.cache_policy import CachePolicy
+    from headwater.kernel.module import System
+    from headwater.kernel.settings import Settings
+
+_LOCK = 0x68770003  # one relay per database
+_SILENCE_SECONDS_MAX = 2.0
+_PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.001, 0.01
+_RETRY_SECONDS = 0.2
+_KEYS_MAX = 500
+_BOUND_SECONDS = 0.1
+_GUARD_RENEWED_SECONDS = 0.05
+
+_IDENTITY = """SELECT (pg_control_system()).system_identifier::text || ':' || (SELECT oid FROM pg_database
+WHERE datname = current_database())::text, (pg_control_checkpoint()).timeline_id::text"""
+# One statement, so one snapshot: what it returns and the cursor that says so cannot differ.
+_POLL = """SELECT now.snapshot::text, now.last, c."table", c.op::text, c.xid::text, c.key, c.new, c.old
+FROM (SELECT pg_current_snapshot() AS snapshot, pg_sequence_last_value($3::regclass) AS last) now
+LEFT JOIN headwater.change c ON now.snapshot::text <> $1 AND c.id > $2
+  AND c.xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(c.xid, $1::pg_snapshot)"""
+
+
+class _CursorMovedError(Exception):
+    """The cursor in Valkey is not the one this relay wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far the cache has been told: of which generation of entries, of which history of which database.
+
+    `floor`: every change up to this id had ended at `snapshot`, so that none of them needs to be looked at again.
+    """
+
+    generation: str
+    history: str
+    floor: int
+    snapshot: str
+
+    def write(self) -> bytes:
+        """As it lies in Valkey; the snapshot is last, where readers look for it."""
+        return f"{self.generation}|{self.history}|{self.floor}|{self.snapshot}".encode()
+
+    @classmethod
+    def read(cls, written: bytes | None) -> Cursor | None:
+        """What `write` wrote; None for nothing."""
+        if written is None:
+            return None
+        generation, history, floor, snapshot = written.decode().split("|")
+        return cls(generation, history, int(floor), snapshot)
+
+
+@dataclass(slots=True)
+class RelayFigures:
+    """What the relay did."""
+
+    leading: bool = False
+    polls: int = 0
+    changes: int = 0
+    generations: int = 0
+    elections: int = 0
+
+
+class Invalidation:
+    """The relay of one database. Every process may run one; one at a time leads, by an advisory lock."""
+
+    def __init__(self, system: System, settings: Settings) -> None:
+        self.figures = RelayFigures()
+        self._settings = settings
+        self._policies: dict[str, tuple[CachePolicy, str]] = {}
+        for module in system.modules:
+            for policy in module.cache:
+                key = shape(policy.model).key_columns[0].name
+                self._policies[table_name(policy.model)] = (policy, key)
+        self._wire = Wire(settings.valkey_url, silence_seconds_max=_SILENCE_SECONDS_MAX)
+        self._bound: tuple[int, int] | None = None
+        self._bound_at = 0.0
+
+    async def run(self) -> None:
+        """Relay until cancelled. Stores that go away are waited for."""
+        await self._wire.open()
+        try:
+            while True:
+                with contextlib.suppress(Unreachable, ReplyError, OSError, TimeoutError, _CursorMovedError, *_POSTGRES):
+                    async with self._elected() as connection:
+                        self.figures.elections += 1
+                        await self._lead(connection)
+                self.figures.leading = False
+                await asyncio.sleep(_RETRY_SECONDS / 4)
+        finally:
+            self.figures.leading = False
+            await self._wire.close()
+
+    @contextlib.asynccontextmanager
+    async def _elected(self) -> AsyncIterator[Any]:
+        connection = await connect(self._settings.direct, self._settings)
+        try:
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110  # another process holds it
+                await asyncio.sleep(_RETRY_SECONDS)
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def _lead(self, connection: Any) -> None:
+        """Go on from the cursor Valkey holds. Returns by an error only."""
+        identity, timeline = await connection.fetchrow(_IDENTITY)
+        cursor_name, guard_name = names_of(identity)
+        poll = await connection.prepare(_POLL)
+        written: bytes | None = await self._wire.send_get(cursor_name)
+        run_id = self._wire.run_id
+        cursor = Cursor.read(written)
+        seconds, micros = await self._wire.send(b"TIME")
+        server_ms, renewed_at = int(seconds) * 1000 + int(micros) // 1000, 0.0
+        if cursor is None or cursor.history != timeline:
+            cursor = await self._begin(connection, timeline)
+            server_ms = await self._advance(cursor_name, guard_name, written, cursor, {}, set(), b"", 0)
+            written = cursor.write()
+        pause = _PAUSE_SECONDS_MIN
+        while True:
+            if self._wire.run_id != run_id:
+                raise _CursorMovedError
+            rows = await poll.fetch(cursor.snapshot, cursor.floor, "headwater.change_id")
+            self.figures.polls += 1
+            snapshot, last = rows[0][0], rows[0][1] or 0
+            now = monotonic()
+            if snapshot == cursor.snapshot and now - renewed_at < _GUARD_RENEWED_SECONDS:
+                self.figures.leading = True
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, _PAUSE_SECONDS_MAX)
+                continue
+            changes = [] if rows[0][2] is None else rows
+            self.figures.changes += len(changes)
+            keys, tags, whole = self._concerned(changes)
+            floor = await self._floor(connection, cursor, snapshot, last)
+            generation = os.urandom(4).hex() if whole else cursor.generation
+            self.figures.generations += whole
+            after = Cursor(generation, timeline, floor, snapshot)
+            guard = f"{run_id} {generation} {floor}".encode()
+            guard_at = server_ms + int(GUARD_SECONDS * 1000)
+            server_ms = await self._advance(cursor_name, guard_name, written, after, keys, tags, guard, guard_at)
+            cursor, written, renewed_at = after, after.write(), now
+            self.figures.leading = True
+            if changes:
+                pause = _PAUSE_SECONDS_MIN
+            await asyncio.sleep(pause)
+
+    async def _begin(self, connection: Any, timeline: str) -> Cursor:
+        """Valkey knows nothing, or of another history: a new generation, as of now. Older entries are none any more."""
+        self.figures.generations += 1
+        self._bound = None
+        snapshot = await connection.fetchval("SELECT pg_current_snapshot()::text")
+        return Cursor(os.urandom(4).hex(), timeline, 0, snapshot)
+
+    def _concerned(self, changes: list[Any]) -> tuple[dict[bytes, str], set[bytes], bool]:
+        """Entries with the transaction that changed them, tags, and whether a whole table was emptied."""
+        keys: dict[bytes, str] = {}
+        tags: set[bytes] = set()
+        for _, _, table, op, xid, key, new, old in changes:
+            if table.startswith("topic:"):
+                continue
+            if op == "t":
+                tags |= tags_of(table, None, None, None)
+                return keys, tags, True
+            tags |= tags_of(table, key, new, old)
+            known = self._policies.get(table)
+            if known is not None:
+                policy, column = known
+                for said in (key, new, old):
+                    if said is not None and said.get(column) is not None:
+                        keys[f"{policy.kind}:{said[column]}|{xid}".encode()] = xid
+        return keys, tags, False
+
+    async def _floor(self, connection: Any, cursor: Cursor, snapshot: str, last: int) -> int:
+        """The highest id up to which every change had ended at `snapshot`.
+
+        `last` was drawn before the transaction id taken here; whoever drew an id up to it had an older transaction id
+        (a change takes its xid before its id). Once all those have ended, none of their changes can appear any more.
+        """
+        floor = cursor.floor
+        if self._bound is not None and parse(snapshot).xmin > self._bound[1]:
+            floor, self._bound = max(floor, self._bound[0]), None
+        if self._bound is None and last > floor and monotonic() - self._bound_at > _BOUND_SECONDS:
+            self._bound_at = monotonic()
+            self._bound = (last, int(await connection.fetchval("SELECT pg_current_xact_id()::text")))
+        return floor
+
+    async def _advance(
+        self,
+        cursor_name: bytes,
+        guard_name: bytes,
+        written: bytes | None,
+        after: Cursor,
+        keys: dict[bytes, str],
+        tags: set[bytes],
+        guard: bytes,
+        guard_at: int,
+    ) -> int:
+        """Invalidate, then move the cursor and renew the guard with the last part. The server's clock after it, in ms.
+
+        The guard ends at an instant of the server's own clock, reckoned from its time before the poll: a relay that was
+        held up in between renews nothing.
+        """
+        expected = b"" if written is None else written
+        named = [(name.rpartition(b"|")[0], xid) for name, xid in keys.items()]
+        parts: list[tuple[list[tuple[bytes, str]], list[bytes]]] = [
+            (named[i : i + _KEYS_MAX], []) for i in range(0, len(named), _KEYS_MAX)
+        ]
+        listed = list(tags)
+        parts += [([], listed[i : i + _KEYS_MAX]) for i in range(0, len(listed), _KEYS_MAX)]
+        parts = parts or [([], [])]
+        now_ms = 0
+        for i, (rows, some) in enumerate(parts):
+            final = i == len(parts) - 1
+            now_ms = await self._wire.run(
+                STEPS,
+                [cursor_name, guard_name, *(name for name, _ in rows), *some],
+                b"advance",
+                expected,
+                after.write() if final else b"",
+                guard,
+                guard_at if final else 0,
+                len(rows),
+                *(xid for _, xid in rows),
+            )
+            if not now_ms:
+                raise _CursorMovedError
+        return int(now_ms)
+
+
+_POSTGRES = (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@contextlib.asynccontextmanager
+async def relaying(system: System, settings: Settings) -> AsyncIterator[Invalidation | None]:
+    """The relay in the background of this process for as long as the block runs; None without a Valkey."""
+    if not settings.valkey_url:
+        yield None
+        return
+    relay = Invalidation(system, settings)
+    task = asyncio.get_running_loop().create_task(relay.run())
+    try:
+        yield relay
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

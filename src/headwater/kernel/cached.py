@@ -1,0 +1,206 @@
+"""cached: results of queries and functions in the cache, valid while the rows they were made from stand still.
+
+A result carries the stamps of its tags, taken before anything was read. A change deletes the tags it concerns, by its
+old and its new values; a deleted tag gets another stamp, and a result with the old one is no result any more. So an
+invalidation costs one DEL, however many results depend on it, and a result made from old rows is dead on arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
+
+import msgspec
+
+from headwater.kernel.cache import Cache, table_name, tag_name
+from headwater.kernel.cache_policy import Level
+from headwater.kernel.cached_rows import HEAD, UNREACHABLE, Codec, Kind, Loaded
+from headwater.kernel.errors import ProgrammingError
+from headwater.kernel.models import Model
+from headwater.kernel.postgres import Postgres
+from headwater.kernel.rows import model_of, shape
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+_TAG_MS = 24 * 3600 * 1000
+_NO_SNAPSHOT = "1:1:"  # stamps say what a result has seen
+
+
+class Tag:
+    """Rows a result depends on: all of a table, or those with one value in a tracked column.
+
+    `Tag(Asset)`, `Tag(Order, asset_id=asset_id)`.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, model: type[Model], **column: Any) -> None:
+        tracked = model.__tracked__
+        keys = [c.name for c in shape(model).key_columns]
+        if tracked.policy == "off" or len(column) > 1 or not set(column) <= {*tracked.tags, *keys}:
+            raise ProgrammingError(
+                f"A result cannot depend on {model.__name__}({', '.join(column)}): its changes do not tell of it.",
+                remedy="Name one column of the key or of `__tracked__.tags`, or none.",
+            )
+        name, value = next(iter(column.items()), ("", None))
+        self.name = tag_name(table_name(model), name, value)
+
+
+def cached(
+    kind: str,
+    *,
+    tags: Callable[..., Iterable[Tag]],
+    ttl_seconds: float,
+    level: Level = "bounded",
+    stale_seconds: float = 0.0,
+) -> Callable[[Callable[Concatenate[S, P], Awaitable[R]]], Callable[Concatenate[S, P], Awaitable[R]]]:
+    """Keep what an async function returns, under `{kind}:{arguments}`.
+
+    Its first argument is a Repository or a Headwater; the others tell results apart and are given to `tags`. A call
+    with `tx=` reads PostgreSQL. The return annotation says how the result is decoded: Structs, values, pages of values.
+    Results that a change of the clock alone would alter do not belong here.
+    """
+    if (level not in ("bounded", "relaxed")) or (stale_seconds and level != "relaxed"):
+        raise ProgrammingError(
+            f"The kind '{kind}' cannot be kept at the level '{level}' with {stale_seconds:g} s of staleness.",
+            remedy="Results are 'bounded', or 'relaxed' with stale_seconds.",
+        )
+
+    def decorate(function: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[S, P], Awaitable[R]]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        async def read(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            cache = _cache(owner)
+            if cache is None or kwargs.get("tx") is not None:
+                return await function(owner, *args, **kwargs)
+            bound = signature.bind(owner, *args, **kwargs)
+            bound.apply_defaults()
+            told = dict(list(bound.arguments.items())[1:])
+            told.pop("tx", None)
+            results = cache.results.get(read)
+            if results is None:
+                results = cache.results[read] = _Results(
+                    cache, kind, function, ttl_seconds=ttl_seconds, stale_seconds=stale_seconds
+                )
+            kept = tags(**told)
+            stamps = [tag.name for tag in kept]
+            return cast(R, await cast(_Results, results).find(told, stamps, lambda: function(owner, *args, **kwargs)))
+
+        return read
+
+    return decorate
+
+
+def _cache(owner: Any) -> Cache | None:
+    postgres = getattr(owner, "postgres", owner)
+    return postgres.cache if isinstance(postgres, Postgres) else None
+
+
+class _Results(Kind):
+    """The results of one function in one process."""
+
+    def __init__(
+        self, cache: Cache, kind: str, function: Callable[..., Any], *, ttl_seconds: float, stale_seconds: float
+    ) -> None:
+        returns = get_type_hints(function).get("return", Any)
+        super().__init__(
+            cache,
+            kind,
+            ttl_seconds=ttl_seconds,
+            stale_seconds=stale_seconds,
+            form=f"{function.__qualname__} {returns!r} {_form(returns)!r}",
+        )
+        self._decoder = msgspec.msgpack.Decoder(returns, dec_hook=_from_bytes)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_to_bytes)
+        self._loads = asyncio.Semaphore(4)
+        cache.add(self)
+
+    def decode(self, payload: bytes) -> Any:
+        return self._decoder.decode(payload)
+
+    async def find(self, told: dict[str, Any], tags: list[bytes], make: Callable[[], Awaitable[Any]]) -> Any:
+        """The result for these arguments."""
+        cache = self.cache
+        if monotonic() >= cache.good_until:
+            return await self._direct(make)
+        name = f"{self.name}:{':'.join(map(_spoken, told.values()))}".encode()
+        wire, stem = cache.wire, self.prefix
+        try:
+            raw, *stamps = await asyncio.gather(wire.send_get(name), *(wire.send_get(tag) for tag in tags))
+            for i, (tag, stamp) in enumerate(zip(tags, stamps, strict=True)):
+                if stamp is None:
+                    token = cache.token()
+                    there = await wire.send(b"SET", tag, token, b"NX", b"GET", b"PX", _TAG_MS)
+                    stamps[i] = token if there is None else there
+        except UNREACHABLE:
+            return await self._direct(make)
+        prefix = stem + b"".join(stamps)
+
+        async def load() -> Loaded:
+            async with self._loads:
+                value = await make()
+            return Loaded(value, self._encode(value), _NO_SNAPSHOT)
+
+        if raw is not None and raw.startswith(prefix):
+            self.figures.hits += 1
+            expiry, load_seconds, length = HEAD.unpack_from(raw, len(prefix))
+            if load_seconds and cache.should_refresh(expiry, load_seconds):
+                cache.refresh(self, name, prefix, _NO_SNAPSHOT.encode(), load)
+            return self.decode(raw[len(prefix) + HEAD.size + length :])
+        return await cache.missed(self, name, prefix, raw, load)
+
+    async def _direct(self, make: Callable[[], Awaitable[Any]]) -> Any:
+        self.figures.bypasses += 1
+        async with self._loads:
+            return await make()
+
+    def _encode(self, value: Any) -> bytes | None:
+        try:
+            return self._encoder.encode(value)
+        except (TypeError, OverflowError, ValueError):
+            return None
+
+
+_CODECS: dict[type[Model], Codec] = {}
+
+
+def _codec(model: type[Model]) -> Codec:
+    known = _CODECS.get(model)
+    if known is None:
+        known = _CODECS[model] = Codec(shape(model))
+    return known
+
+
+def _to_bytes(value: Any) -> Any:
+    if isinstance(value, Model):
+        encoded = _codec(model_of(value)).encode(value)
+        if encoded is not None:
+            return encoded
+    raise TypeError(f"{type(value).__name__} cannot be kept in the cache")
+
+
+def _from_bytes(kind: Any, stored: Any) -> Any:
+    return _codec(kind).decode(stored)
+
+
+def _form(returns: Any) -> Any:
+    """What a result looks like, so that one made by an older program is not taken for one of this."""
+    if inspect.isclass(returns) and issubclass(returns, Model):
+        return [(c.name, repr(c.type)) for c in shape(returns).columns]
+    if inspect.isclass(returns) and issubclass(returns, msgspec.Struct):
+        return [(f.name, _form(f.type) or repr(f.type)) for f in msgspec.structs.fields(returns)]
+    return [_form(argument) for argument in getattr(returns, "__args__", ())]
+
+
+def _spoken(argument: Any) -> str:
+    """An argument inside a key; what separates arguments is written otherwise inside one."""
+    if argument is None:
+        return "-"
+    return "'" + str(argument).replace("%", "%25").replace(":", "%3A")

@@ -1,0 +1,70 @@
+"""headwater cache: figures, comparison with PostgreSQL, and a flush."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from headwater.followers.invalidation import relaying
+from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.settings import Settings
+from headwater.modules.identity.models import User
+from headwater.systems.everything import EVERYTHING
+
+
+async def run(settings: Settings, home: Path, *arguments: str) -> tuple[int, Any]:
+    stores = {"HEADWATER_DATABASE_URL": settings.database_url, "HEADWATER_VALKEY_URL": settings.valkey_url}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "headwater.cli.main", "cache", *arguments, "--json",
+        env={**os.environ, **stores},
+        cwd=home, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    return process.returncode or 0, json.loads(out)
+
+
+@pytest.fixture
+async def hw(settings: Settings) -> Any:
+    async with Headwater.open(EVERYTHING, settings) as opened, relaying(EVERYTHING, settings):
+        cache = opened.postgres.cache
+        assert cache is not None
+        async with asyncio.timeout(10):
+            while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
+                await asyncio.sleep(0.005)
+        yield opened
+
+
+async def test_figures_are_told_and_an_entry_that_lies_is_found_and_flushed(
+    hw: Headwater, settings: Settings, tmp_path: Path
+) -> None:
+    users = hw.repository(User)
+    user = await users.create(hw.autocommit, email=f"{uuid4()}@b.example", name="true")
+    await users.get(user.id)
+    cache = hw.postgres.cache
+    assert cache is not None
+    await cache.report()
+    code, told = await run(settings, tmp_path, "stats")
+    assert (code, told["trusted"], told["kinds"]["user"]["misses"]) == (0, True, 1)
+
+    code, found = await run(settings, tmp_path, "verify", "--quick")
+    assert (code, found["stale"]) == (0, [])
+    assert found["entries"] >= 1
+
+    name = f"user:{user.id}"
+    entry = await cache.wire.send("GET", name)
+    await cache.wire.send("SET", name, entry.replace(b"true", b"lies"))
+    code, found = await run(settings, tmp_path, "verify", "--quick")
+    assert (code, found["stale"]) == (6, [name])
+
+    code, _ = await run(settings, tmp_path, "flush")
+    assert code == 0
+    async with asyncio.timeout(5):
+        while (await users.get(user.id)).name != "true":  # noqa: ASYNC110  # a new generation makes it so
+            await asyncio.sleep(0.01)

@@ -1,0 +1,192 @@
+"""The relay: what it carries, where it goes on, and what it does when it cannot know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest_asyncio
+from sqlalchemy import text
+
+from headwater.embedded.valkey import EmbeddedValkey
+from headwater.followers.invalidation import Cursor, Invalidation, relaying
+from headwater.kernel.cache import Cache, names_of
+from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.settings import Settings
+from headwater.kernel.wire import Wire
+from headwater.modules.identity.models import User
+from headwater.systems.everything import EVERYTHING
+
+
+async def until(condition: Any, seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # another task makes it so
+            await asyncio.sleep(0.005)
+
+
+def cache_of(headwater: Headwater) -> Cache:
+    assert headwater.postgres.cache is not None
+    return headwater.postgres.cache
+
+
+@asynccontextmanager
+async def trusting(headwater: Headwater, settings: Settings) -> AsyncIterator[Invalidation]:
+    async with relaying(EVERYTHING, settings) as relay:
+        assert relay is not None
+        cache = cache_of(headwater)
+        await until(lambda: cache.good_until > asyncio.get_running_loop().time())
+        yield relay
+
+
+@pytest_asyncio.fixture
+async def foreign(database: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+async def cursor_of(headwater: Headwater) -> Cursor | None:
+    cache = cache_of(headwater)
+    return Cursor.read(await cache.wire.send_get(cache.cursor_name))
+
+
+async def entry_of(headwater: Headwater, key: UUID) -> bytes | None:
+    found: bytes | None = await cache_of(headwater).wire.send_get(f"user:{key}".encode())
+    return found
+
+
+async def test_without_a_relay_nothing_is_believed(headwater: Headwater) -> None:
+    user = await headwater.repository(User).create(headwater.autocommit, email=f"{uuid4()}@b.example")
+    assert await headwater.repository(User).get(user.id) == user
+    assert cache_of(headwater).figures["user"].bypasses == 1
+    assert await entry_of(headwater, user.id) is None
+
+
+async def test_changes_made_while_no_relay_ran_are_carried_before_anything_is_believed(
+    headwater: Headwater, settings: Settings, foreign: Any
+) -> None:
+    users = headwater.repository(User)
+    async with trusting(headwater, settings):
+        user = await users.create(headwater.autocommit, email=f"{uuid4()}@b.example", name="old")
+        await users.get(user.id)
+        entry = await entry_of(headwater, user.id)
+        assert entry is not None and entry[:1] == b"V"
+        before = await cursor_of(headwater)
+    await foreign.execute("update users set name = 'new' where id = $1", user.id)
+    cache_of(headwater).bypass()
+    assert (await users.get(user.id)).name == "new"
+    async with trusting(headwater, settings):
+        after = await cursor_of(headwater)
+        assert before is not None and after is not None and before.generation == after.generation
+        entry = await entry_of(headwater, user.id)
+        assert entry is None or entry[:1] == b"T"
+        assert (await users.get(user.id)).name == "new"
+
+
+async def test_what_a_long_transaction_wrote_is_carried_when_it_ends(
+    headwater: Headwater, settings: Settings, foreign: Any
+) -> None:
+    users = headwater.repository(User)
+    async with trusting(headwater, settings):
+        user = await users.create(headwater.autocommit, email=f"{uuid4()}@b.example", name="0")
+        late = foreign.transaction()
+        await late.start()
+        await foreign.execute("update users set name = 'late' where id = $1", user.id)
+        for number in range(50):  # the relay's cursor and its bound move on meanwhile
+            await users.create(headwater.autocommit, email=f"{number}{uuid4()}@b.example")
+            await asyncio.sleep(0.005)
+        assert (await users.get(user.id)).name == "0"
+        await late.commit()
+
+        async def seen() -> None:
+            while (await users.get(user.id)).name != "late":  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+
+        await asyncio.wait_for(seen(), 1)
+
+
+async def test_the_floor_rises_so_that_old_changes_are_not_read_again(headwater: Headwater, settings: Settings) -> None:
+    async with trusting(headwater, settings):
+        async with asyncio.timeout(5):
+            while True:
+                made = await headwater.repository(User).create(headwater.autocommit, email=f"{uuid4()}@b.example")
+                cursor = await cursor_of(headwater)
+                if cursor is not None and cursor.floor > 0:
+                    break
+                await asyncio.sleep(0.01)
+        assert made.id
+
+
+async def test_an_emptied_valkey_begins_a_new_generation(headwater: Headwater, settings: Settings) -> None:
+    async with trusting(headwater, settings):
+        before = await cursor_of(headwater)
+        cache = cache_of(headwater)
+        await cache.wire.send("DEL", cache.cursor_name, cache.guard_name)
+        async with asyncio.timeout(5):
+            while (after := await cursor_of(headwater)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert before is not None and after.generation != before.generation
+
+
+async def test_a_truncated_table_begins_a_new_generation(
+    headwater: Headwater, settings: Settings, foreign: Any
+) -> None:
+    users = headwater.repository(User)
+    async with trusting(headwater, settings):
+        user = await users.create(headwater.autocommit, email=f"{uuid4()}@b.example")
+        assert await users.find(user.id) == user
+        await foreign.execute("truncate users cascade")
+
+        async def gone() -> None:
+            while await users.find(user.id) is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+
+        await asyncio.wait_for(gone(), 1)
+
+
+async def test_one_relay_leads_and_another_takes_over(headwater: Headwater, settings: Settings) -> None:
+    async with trusting(headwater, settings) as first, relaying(EVERYTHING, settings) as second:
+        assert second is not None
+        await asyncio.sleep(0.1)
+        assert (first.figures.leading, second.figures.leading) == (True, False)
+        async with asyncio.timeout(10):
+            await headwater.postgres.fetch(_TERMINATE)
+            while not second.figures.leading and first.figures.elections < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_two_databases_in_one_valkey_have_cursors_of_their_own() -> None:
+    assert not {*names_of("1:2")} & {*names_of("1:3")}
+
+
+async def test_a_cursor_is_read_as_it_was_written() -> None:
+    cursor = Cursor("00ff00ff", "1", 17, "5:9:6,7")
+    assert Cursor.read(cursor.write()) == cursor
+    assert Cursor.read(None) is None
+
+
+async def test_a_full_valkey_costs_no_error(headwater: Headwater, settings: Settings, tmp_path: Any) -> None:
+    async with EmbeddedValkey(tmp_path / "home") as small:
+        own = replace(settings, valkey_url=small.dsn)
+        async with Headwater.open(EVERYTHING, own) as hw, trusting(hw, own):
+            users = hw.repository(User)
+            user = await users.create(hw.autocommit, email=f"{uuid4()}@b.example", name="a")
+            await users.get(user.id)
+            wire = Wire(small.dsn)
+            await wire.open()
+            await wire.send("CONFIG", "SET", "maxmemory", "1")
+            for number in range(20):
+                await users.update(hw.autocommit, user.id, name=str(number))
+                assert (await users.get(user.id)).name == str(number)
+            await wire.close()
+
+
+_TERMINATE = text(
+    "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = 1752629251 "
+    "and database = (select oid from pg_database where datname = current_database())"
+)

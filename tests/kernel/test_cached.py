@@ -1,0 +1,176 @@
+"""Cached results: valid while the rows they were made from stand still, and made once for all who ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from headwater.followers.invalidation import relaying
+from headwater.kernel.cached import Tag, cached
+from headwater.kernel.errors import NotFound, ProgrammingError
+from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.settings import Settings
+from headwater.kernel.snapshots import covers
+from headwater.modules.blockchain.models import Asset, ChainUser, PriceFeed
+from headwater.modules.blockchain.repository import AssetRepository, BlockchainRepository
+from headwater.modules.identity.models import Role, User
+from headwater.modules.trading.models import Order, Side
+from headwater.modules.trading.repository import TradingRepository
+from headwater.systems.everything import EVERYTHING
+
+
+@pytest_asyncio.fixture
+async def hw(settings: Settings) -> AsyncIterator[Headwater]:
+    async with Headwater.open(EVERYTHING, settings) as opened, relaying(EVERYTHING, settings):
+        cache = opened.postgres.cache
+        assert cache is not None
+        async with asyncio.timeout(10):
+            while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
+                await asyncio.sleep(0.005)
+        yield opened
+
+
+def figures(hw: Headwater, kind: str) -> Any:
+    assert hw.postgres.cache is not None
+    return hw.postgres.cache.figures[kind]
+
+
+async def told(hw: Headwater) -> None:
+    """Wait until the relay has carried everything that is committed now."""
+    cache = hw.postgres.cache
+    assert cache is not None
+    now = await hw.postgres.fetch_value(text("select pg_current_snapshot()::text"))
+    async with asyncio.timeout(5):
+        while not covers((await cache.wire.send_get(cache.cursor_name)).rpartition(b"|")[2], now):  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+async def make_asset(hw: Headwater) -> tuple[UUID, UUID]:
+    unique = uuid4().hex[:12]
+    user = await hw.repository(User).create(hw.autocommit, email=f"{unique}@b.example")
+    await hw.repository(ChainUser).create(hw.autocommit, user_id=user.id, wallet_address=unique)
+    asset = await hw.repository(Asset).create(
+        hw.autocommit, asset_type="servo", issuer_id=user.id, name=f"Part {unique}", symbol=unique.upper()
+    )
+    await told(hw)
+    return asset.id, user.id
+
+
+async def test_an_order_book_is_kept_until_an_order_of_its_asset_changes(hw: Headwater) -> None:
+    trading = hw.repository(TradingRepository)
+    (asset, user), (other, _) = await make_asset(hw), await make_asset(hw)
+    assert (await trading.order_book(asset)).bids == []
+    first = await trading.order_book(asset)
+    assert figures(hw, "order_book").hits == 1
+    await trading.create(hw.autocommit, user_id=user, asset_id=other, side=Side.BUY, price=5, quantity=2)
+    assert await trading.order_book(asset) == first
+    hits = figures(hw, "order_book").hits
+    await trading.create(hw.autocommit, user_id=user, asset_id=asset, side=Side.BUY, price=7, quantity=2)
+    assert (await trading.order_book(asset)).best_bid == 7
+    assert figures(hw, "order_book").hits == hits
+
+
+async def test_a_foreign_write_ends_a_result(hw: Headwater, database: str) -> None:
+    trading = hw.repository(TradingRepository)
+    asset, user = await make_asset(hw)
+    order = await trading.create(hw.autocommit, user_id=user, asset_id=asset, side=Side.SELL, price=7, quantity=2)
+    assert (await trading.order_book(asset)).best_ask == 7
+    foreign = await asyncpg.connect(database)
+    await foreign.execute("update trading.orders set price = 9 where id = $1", order.id)
+    await foreign.close()
+    async with asyncio.timeout(1):
+        while (await trading.order_book(asset)).best_ask != 9:  # noqa: ASYNC110  # the relay makes it so
+            await asyncio.sleep(0.001)
+
+
+async def test_a_row_that_moves_between_lists_leaves_one_and_enters_the_other(hw: Headwater) -> None:
+    trading = hw.repository(TradingRepository)
+    (one, user), (two, _) = await make_asset(hw), await make_asset(hw)
+    order = await trading.create(hw.autocommit, user_id=user, asset_id=one, side=Side.SELL, price=7, quantity=2)
+    assert [(await trading.order_book(a)).best_ask for a in (one, two)] == [7, None]
+    async with hw.transaction() as tx:
+        await trading.update(tx, order.id, asset_id=two)
+    assert [(await trading.order_book(a)).best_ask for a in (one, two)] == [None, 7]
+
+
+async def test_a_price_dated_ahead_comes_into_force_in_time(hw: Headwater) -> None:
+    chain = hw.repository(BlockchainRepository)
+    await chain.record_price(
+        hw.autocommit, symbol="PART", source="pyth", price=Decimal(1), observed_at=datetime.now(UTC) - timedelta(days=1)
+    )
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    await chain.record_price(hw.autocommit, symbol="PART", source="pyth", price=Decimal(2), observed_at=soon)
+    await told(hw)
+    assert (await chain.latest_price("part")).price == 1
+    assert (await chain.latest_price("part")).price == 1
+    assert figures(hw, "price").hits == 1
+    async with asyncio.timeout(5):
+        while (await chain.latest_price("part")).price != 2:  # noqa: ASYNC110  # time makes it so
+            await asyncio.sleep(0.02)
+    assert datetime.now(UTC) >= soon
+
+
+async def test_what_is_refused_is_not_kept(hw: Headwater) -> None:
+    with pytest.raises(NotFound):
+        await hw.repository(BlockchainRepository).latest_price("NONE")
+    with pytest.raises(NotFound):
+        await hw.repository(TradingRepository).order_book(uuid4())
+
+
+async def test_a_search_is_kept_as_json_and_ends_when_an_asset_changes(hw: Headwater) -> None:
+    assets = hw.repository(AssetRepository)
+    asset, _ = await make_asset(hw)
+    first = await assets.search_json("part")
+    assert await assets.search_json("part") == first
+    assert isinstance(first.items, bytes)
+    assert figures(hw, "asset_search").hits == 1
+    async with hw.transaction() as tx:
+        await assets.update(tx, asset, name="Something else")
+    assert await assets.search_json("part") != first
+
+
+class Reports:
+    """Counts how often it had to work."""
+
+    def __init__(self, hw: Headwater) -> None:
+        self.postgres = hw.postgres
+        self.made = 0
+
+    @cached("report", tags=lambda which: (Tag(User),), ttl_seconds=60)
+    async def report(self, which: str, *, tx: Any = None) -> dict[str, int]:
+        self.made += 1
+        await asyncio.sleep(0.05)
+        return {which: self.made}
+
+    @cached("wide", tags=lambda: (), ttl_seconds=60)
+    async def wide(self) -> list[int]:
+        return [2**100]
+
+
+async def test_many_who_ask_at_once_cost_one_load_and_arguments_tell_results_apart(hw: Headwater) -> None:
+    reports = Reports(hw)
+    assert await asyncio.gather(*(reports.report("a") for _ in range(40))) == [{"a": 1}] * 40
+    assert await reports.report("b:c") == {"b:c": 2}
+    assert await reports.report("b") == {"b": 3}
+    assert await reports.report("a", tx=hw.autocommit) == {"a": 4}
+
+
+async def test_what_cannot_be_written_down_is_made_each_time(hw: Headwater) -> None:
+    assert [await Reports(hw).wide() for _ in range(3)] == [[2**100]] * 3
+
+
+def test_a_dependency_nobody_tells_of_is_refused() -> None:
+    for model, column in ((Role, {}), (Order, {"price": 5}), (PriceFeed, {"symbol": "A", "currency": "USD"})):
+        with pytest.raises(ProgrammingError, match="cannot depend"):
+            Tag(model, **column)
+    with pytest.raises(ProgrammingError, match="level"):
+        cached("x", tags=lambda: (), ttl_seconds=1, level="strict")
