@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.followers.follow import follow as follow
     from headwater.kernel.amounts import WholeNumber as WholeNumber
     from headwater.kernel.cache_policy import CachePolicy as CachePolicy
     from headwater.kernel.cached import Tag as Tag
@@ -28,25 +29,26 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for, so that `headwater --help` does not pay for SQLAlchemy.
 _HOMES = {
-    "CachePolicy": "cache_policy",
-    "Context": "tracking",
-    "Headwater": "lifecycle",
-    "JsonPage": "pages",
-    "Keyed": "models",
-    "Model": "models",
-    "Module": "module",
-    "Page": "pages",
-    "Repository": "repository",
-    "Settings": "settings",
-    "System": "module",
-    "Tag": "cached",
-    "Tracked": "tracking",
-    "Timestamped": "models",
-    "Transaction": "transaction",
-    "Versioned": "models",
-    "WholeNumber": "amounts",
-    "cached": "cached",
-    "orm_session": "orm",
+    "CachePolicy": "kernel.cache_policy",
+    "Context": "kernel.tracking",
+    "Headwater": "kernel.lifecycle",
+    "JsonPage": "kernel.pages",
+    "Keyed": "kernel.models",
+    "Model": "kernel.models",
+    "Module": "kernel.module",
+    "Page": "kernel.pages",
+    "Repository": "kernel.repository",
+    "Settings": "kernel.settings",
+    "System": "kernel.module",
+    "Tag": "kernel.cached",
+    "Tracked": "kernel.tracking",
+    "Timestamped": "kernel.models",
+    "Transaction": "kernel.transaction",
+    "Versioned": "kernel.models",
+    "WholeNumber": "kernel.amounts",
+    "cached": "kernel.cached",
+    "follow": "followers.follow",
+    "orm_session": "kernel.orm",
 }
 
 __all__ = sorted(_HOMES)  # one list of public names, not two
@@ -57,7 +59,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"headwater has no '{name}'; it has {', '.join(__all__)}.")
-    value = getattr(import_module(f"headwater.kernel.{home}"), name)
+    value = getattr(import_module(f"headwater.{home}"), name)
     globals()[name] = value
     return value
 

@@ -25,7 +25,10 @@ from headwater.service.declarations import declarations
 from workshop.repository import BenchRepository
 from workshop.system import WORKSHOP
 
-TOLD = text("select op::text, count(*) as n from headwater.change where \\"table\\" = 'workshop.benches' group by 1 order by 1")
+TOLD = text(
+    "select op::text, count(*) as n from headwater.change "
+    "where \\"table\\" = 'workshop.benches' group by 1 order by 1"
+)
 
 async def main():
     settings = Settings(database_url=sys.argv[1])
