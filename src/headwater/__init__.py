@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from headwater.kernel.cache_policy import CachePolicy as CachePolicy
     from headwater.kernel.cached import Tag as Tag
     from headwater.kernel.cached import cached as cached
+    from headwater.kernel.changes import emit as emit
     from headwater.kernel.lifecycle import Headwater as Headwater
     from headwater.kernel.models import Keyed as Keyed
     from headwater.kernel.models import Model as Model
@@ -47,6 +48,7 @@ _HOMES = {
     "Versioned": "kernel.models",
     "WholeNumber": "kernel.amounts",
     "cached": "kernel.cached",
+    "emit": "kernel.changes",
     "follow": "followers.follow",
     "orm_session": "kernel.orm",
 }
