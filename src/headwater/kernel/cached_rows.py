@@ -105,7 +105,8 @@ class Entity(Kind):
             stale_seconds=policy.stale_seconds,
             form=f"{known.label}({form})",
         )
-        self.strict = policy.level == "strict"
+        self.strict = policy.level in ("strict", "snapshot")
+        self.served_as = served_as(policy.kind, known)
         self._stem = policy.kind.encode() + b":"
         self._codec = Codec(known)
         self._loader = _RowLoader(cache.postgres, known, cache.loads)
@@ -270,6 +271,12 @@ class Entity(Kind):
             cache.raise_floor(name, snapshot)
         await asyncio.gather(*fills, return_exceptions=True)
         return rows
+
+
+def served_as(kind: str, known: Shape) -> str:
+    """How a relay says that it invalidates the entries of this kind."""
+    said = f"{kind}|{known.table.schema or 'public'}.{known.table.name}|{known.key_columns[0].name}"
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
 def body_of(raw: bytes, prefix: bytes) -> tuple[int, bytes]:
