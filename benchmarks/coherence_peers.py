@@ -55,7 +55,7 @@ async def benchmark(short: bool) -> Findings:
         "written in pairs, 5 % rollbacks. Peers are used as their documentation shows: read through, deleted after "
         "the commit. Older: than a write that had returned to its caller before the read began. Faults are dealt in "
         "turn: FLUSHALL, connections closed, Valkey frozen, writers, relay and ticker killed -9, no memory left "
-        "(refusing, evicting), a restart from an old file, a replica promoted; a part of the writes comes as from psql.",
+        "(refusing, evicting), a restart from an old file, a replica promoted; some writes come as from psql.",
     )
     seconds = 1.2 if short else 20.0
     async with _postgres() as dsn:
