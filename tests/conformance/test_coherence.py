@@ -39,6 +39,7 @@ async def test_nothing_that_must_not_be_is_read(database: str, level: str) -> No
     near = ("--near=1000",) if level == "bounded" else ()
     faults = "all" if level == "strict" else "none"
     code, counts = await check("--seconds=2", f"--level={level}", f"--faults={faults}", f"--database={database}", *near)
-    assert counts["reads"] > 100
-    assert counts["checked at rest"] > 0
     assert code == 0, counts
+    assert counts["reads"] > 100
+    assert counts["rounds"] > 0
+    assert counts["checked at rest"] > 0 or faults != "none"  # the last fault may have emptied it
