@@ -27,8 +27,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -183,10 +183,10 @@ async def write(arguments: argparse.Namespace, board: Board, *, victim: bool) ->
             for row in pair:
                 board.put(ANSWERED, row, version)
 
-        if how < 0.05 or (victim and how < 0.3):
+        if how < arguments.foreign * (5 if victim else 1):
             await foreign.execute("update users set name = $1 where id = any($2)", str(version), [*map(key_of, pair)])
             counts["foreign"] += 1
-        elif how < 0.1:
+        elif how > 0.95:
             with suppress(ZeroDivisionError, *_rollbacks(arguments)):
                 await adapter.write(pair, str(PHANTOM), lambda: None, fail=True)
             counts["rolled back"] += 1
@@ -440,7 +440,7 @@ class Run:
         arguments = self.arguments
         async with AsyncExitStack() as stack:
             if arguments.database is None:
-                arguments.database = await self._database(stack)
+                arguments.database = await self.database(stack)
             valkey = await stack.enter_async_context(
                 ValkeyPair(self.home / "valkeys", replica=arguments.faults in ("promoted", "all"))
             )
@@ -488,7 +488,7 @@ class Run:
                 process.kill()
                 await process.wait()
 
-    async def _database(self, stack: AsyncExitStack) -> str:
+    async def database(self, stack: AsyncExitStack) -> str:
         from headwater.embedded.postgres import EmbeddedPostgres
         from headwater.kernel.migrations import migrate
         from headwater.kernel.module import System
@@ -553,37 +553,46 @@ def findings(counts: Counter[str]) -> dict[str, int]:
     }
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--round", type=float, default=1.5, help="seconds between two looks at rest")
-    parser.add_argument("--adapter", choices=ADAPTERS, default="headwater")
-    parser.add_argument("--level", choices=("relaxed", "bounded", "strict", "snapshot"), default="bounded")
-    parser.add_argument("--near", type=int, default=0)
-    parser.add_argument("--faults", choices=("none", "all", *DECK), default="none")
-    parser.add_argument("--without", choices=PARTS)
-    parser.add_argument("--standby", type=float, default=0, help="loads lag so many seconds behind")
-    parser.add_argument("--readers", type=int, default=2)
-    parser.add_argument("--pause", type=float, default=0.003, help="between writes of one task, on average")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--database", help="a migrated database to use (default: one of its own)")
-    parser.add_argument("--role", help=argparse.SUPPRESS)
-    parser.add_argument("--board", help=argparse.SUPPRESS)
-    parser.add_argument("--valkey", help=argparse.SUPPRESS)
-    return parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seconds", type=float, default=20)
+    made.add_argument("--round", type=float, default=1.5, help="seconds between two looks at rest")
+    made.add_argument("--adapter", choices=ADAPTERS, default="headwater")
+    made.add_argument("--level", choices=("relaxed", "bounded", "strict", "snapshot"), default="bounded")
+    made.add_argument("--near", type=int, default=0)
+    made.add_argument("--faults", choices=("none", "all", *DECK), default="none")
+    made.add_argument("--without", choices=PARTS)
+    made.add_argument("--standby", type=float, default=0, help="loads lag so many seconds behind")
+    made.add_argument("--readers", type=int, default=2)
+    made.add_argument("--pause", type=float, default=0.003, help="between writes of one task, on average")
+    made.add_argument("--foreign", type=float, default=0.05, help="the share of writes that come as from psql")
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--database", help="a migrated database to use (default: one of its own)")
+    made.add_argument("--role", help=argparse.SUPPRESS)
+    made.add_argument("--board", help=argparse.SUPPRESS)
+    made.add_argument("--valkey", help=argparse.SUPPRESS)
+    return made
+
+
+@contextmanager
+def home_of_a_run() -> Iterator[Path]:
+    """A folder for the servers, in memory where there is some."""
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="headwater-coherence-", dir=place, ignore_cleanup_errors=True) as home:
+        Path(home).chmod(0o755)  # the servers run as another user
+        yield Path(home)
 
 
 def check(arguments: argparse.Namespace) -> Counter[str]:
     """One run, with servers of its own."""
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="headwater-coherence-", dir=place, ignore_cleanup_errors=True) as home:
-        Path(home).chmod(0o755)
-        return asyncio.run(Run(arguments, Path(home)).run())
+    with home_of_a_run() as home:
+        return asyncio.run(Run(arguments, home).run())
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parser().parse_args()
     if arguments.role:
         return play(arguments)
     counts = check(arguments)

@@ -29,7 +29,6 @@ class ValkeyPair:
         self._names = iter(f"valkey-{number}" for number in range(10_000))
         self._primary: tuple[subprocess.Popen[bytes], Path]
         self._replica: tuple[subprocess.Popen[bytes], Path, int] | None = None
-        self._held = asyncio.Lock()
 
     @property
     def url(self) -> str:
@@ -90,21 +89,39 @@ class ValkeyPair:
         """It is killed and starts from a file that is some time old."""
         await self.ask("SAVE")
         await asyncio.sleep(seconds)
-        await self.stop()
-        self._primary = (self._start(self._primary[1], self.port), self._primary[1])
-        await self._answers(self.port)
-        await self._follow()
+        await self.restart()
 
     async def promote(self, seconds: float) -> None:
         """The replica takes the place of its primary, without what came in the last moment."""
-        assert self._replica is not None
+        await self.part()
+        await asyncio.sleep(seconds)
+        await self.replace()
+
+    async def part(self) -> None:
+        """From now on whoever comes next hears nothing: the replica follows no more, or the file is written."""
+        if self._replica is None:
+            await self.ask("SAVE")
+        else:
+            await self.ask("REPLICAOF", "NO", "ONE", port=self._replica[2])
+
+    async def replace(self, *, follow: bool = True) -> None:
+        """The primary is killed; the replica, or what the file holds, answers in its place."""
+        if self._replica is None:
+            await self.restart()
+            return
         process, folder, port = self._replica
-        await self.ask("REPLICAOF", "NO", "ONE", port=port)
-        await asyncio.sleep(seconds)  # the primary goes on, and nobody repeats what it does
         await self.stop()
         shutil.rmtree(self._primary[1], ignore_errors=True)
         await self.ask("CONFIG", "SET", "port", self.port, port=port)
         self._primary, self._replica = (process, folder), None
+        await self._answers(self.port)
+        if follow:
+            await self._follow()
+
+    async def restart(self) -> None:
+        """kill -9, and start with what the file holds."""
+        await self.stop()
+        self._primary = (self._start(self._primary[1], self.port), self._primary[1])
         await self._answers(self.port)
         await self._follow()
 

@@ -41,7 +41,8 @@ class AdvancedAlchemyCache:
 
     async def get(self, row: int) -> int:
         async with self.config.get_session() as session:
-            return int((await UserRepository(session=session).get(key_of(row))).name)
+            users = UserRepository(session=session, auto_expunge=True)  # without it `get` does not use the cache
+            return int((await users.get(key_of(row))).name)
 
     async def pair(self, rows: Sequence[int]) -> list[int]:
         return [await self.get(row) for row in rows]

@@ -168,6 +168,29 @@ async def test_a_cursor_is_read_as_it_was_written() -> None:
     cursor = Cursor("00ff00ff", "1", 17, "5:9:6,7")
     assert Cursor.read(cursor.write()) == cursor
     assert Cursor.read(None) is None
+    assert Cursor.read(b"what another program wrote") is None
+
+
+async def test_a_cursor_is_not_gone_on_from_in_a_database_that_is_not_where_it_was() -> None:
+    cursor = Cursor("00ff00ff", "1", 17, "5:9:6,7")
+    assert cursor.is_of("1", "5:9:6,7", 17)
+    assert cursor.is_of("1", "20:20:", 18)
+    assert not cursor.is_of("2", "20:20:", 18)  # another epoch of the stream
+    assert not cursor.is_of("1", "5:8:6,7", 18)  # put back to before it
+    assert not cursor.is_of("1", "20:20:", 16)  # its sequence too
+
+
+async def test_a_database_that_says_it_was_put_back_begins_a_new_generation(
+    headwater: Headwater, settings: Settings, foreign: Any
+) -> None:
+    async with trusting(headwater, settings):
+        before = await cursor_of(headwater)
+    await foreign.execute("select headwater.restored()")
+    async with trusting(headwater, settings), asyncio.timeout(10):
+        while await cursor_of(headwater) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        after = await cursor_of(headwater)
+    assert before is not None and after is not None and after.generation != before.generation
 
 
 async def test_a_full_valkey_costs_no_error(headwater: Headwater, settings: Settings, tmp_path: Any) -> None:

@@ -82,7 +82,8 @@ class Cache:
         self.good_until = 0.0
         self.near_until = 0.0
         self.floors: dict[bytes, tuple[str, float]] = {}
-        self.cursor_name = self.guard_name = self.figures_name = b""
+        self.coherence: Coherence | None = None
+        self.cursor_name = self.guard_name = self.figures_name = self.coherence_name = b""
         self._generation = b""
         self._changes_from = 0
         self._guard: tuple[bytes, float] = (b"", 0.0)  # as it was read last, and when it first read so
@@ -102,6 +103,7 @@ class Cache:
         identity = str(await self.postgres.fetch_value(_IDENTITY))
         self.cursor_name, self.guard_name = names_of(identity)
         self.figures_name = self.cursor_name.replace(b":cursor", b":figures")
+        self.coherence_name = self.cursor_name.replace(b":cursor", b":coherence")
         await self.wire.open()
         with contextlib.suppress(*UNREACHABLE):
             await self.look()
@@ -162,7 +164,10 @@ class Cache:
             await asyncio.sleep(_GUARD_LOOK_SECONDS)
 
     async def report(self) -> None:
-        """Leave this process's figures where `headwater cache stats` finds them."""
+        """Leave this process's figures where `headwater cache stats` finds them, and see what `verify` has left."""
+        if self.wire.up:
+            left = await self.wire.send_get(self.coherence_name)
+            self.coherence = None if left is None else msgspec.json.decode(left, type=Coherence)
         if self.figures and self.wire.up:
             said = {"at": time.time(), "kinds": {name: asdict(each) for name, each in self.figures.items()}}
             name = self.figures_name
@@ -464,6 +469,18 @@ class Cache:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class Coherence(msgspec.Struct, frozen=True):
+    """What `headwater cache verify` has found last: how many entries it compared, and how many were stale."""
+
+    at: float
+    entries: int
+    stale: int
+
+    @property
+    def percent(self) -> float:
+        return 100.0 if not self.entries else 100.0 * (self.entries - self.stale) / self.entries
 
 
 class Marks(NamedTuple):

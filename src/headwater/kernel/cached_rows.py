@@ -152,12 +152,15 @@ class Entity(Kind):
         value, snapshot = await self._loader.load(key)
         return Loaded(value, self._codec.encode(value), snapshot)
 
-    async def differs(self, name: bytes) -> bool:
-        """Whether an entry, the same before and after the row was read, says something else than the row."""
+    async def differs(self, name: bytes) -> bool | None:
+        """Whether an entry, the same before and after the row was read, says something else than the row.
+
+        None when there is none that a reader would believe.
+        """
         wire, prefix = self.cache.wire, self.prefix
         raw = await wire.send_get(name)
         if raw is None or not raw.startswith(prefix):
-            return False
+            return None
         loaded = await self.load(self._key_type(name[len(self._stem) :].decode()))
         at, snapshot = body_of(raw, prefix)
         again = await wire.send_get(name)

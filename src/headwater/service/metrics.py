@@ -21,7 +21,7 @@ from headwater.kernel.postgres import PoolFigures
 from headwater.service.admission import Admission
 
 if TYPE_CHECKING:
-    from headwater.kernel.cache import Cache
+    from headwater.kernel.cache import Cache, Coherence
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -108,6 +108,12 @@ class Metrics(Collector):
                 for spec in fields(figures):
                     happened.add_metric((kind, spec.name), getattr(figures, spec.name))
             yield happened
+            yield GaugeMetricFamily(
+                "headwater_cache_believed", "1 while the relay's guard stands, 0 while reads pass the cache by.",
+                float(self.cache.believes()),
+            )  # fmt: skip
+            if self.cache.coherence is not None:
+                yield from _coherence_families(self.cache.coherence)
         yield requests
         yield seconds
         door = self._admission
@@ -132,6 +138,15 @@ class Metrics(Collector):
                 yield GaugeMetricFamily(f"headwater_pool_{spec.name}", said, value)
         if self.stream is not None:
             yield from _stream_families(self.stream)
+
+
+def _coherence_families(found: Coherence) -> Iterator[Any]:
+    """What `headwater cache verify` has found last."""
+    yield GaugeMetricFamily(
+        "headwater_cache_coherent_percent", "Sampled entries that said what PostgreSQL said.", found.percent
+    )
+    yield GaugeMetricFamily("headwater_cache_verified_entries", "How many entries were sampled.", found.entries)
+    yield GaugeMetricFamily("headwater_cache_verified_at_seconds", "When, in Unix time.", found.at)
 
 
 def _stream_families(stream: StreamFigures) -> Iterator[Any]:
