@@ -43,13 +43,15 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# The stream checker, then the coherence checker of the cache, each for as long as they are told: make soak SECONDS=3600
-# They end with 1 when anything is lost, or anything stale is read.
+# The stream checker, then the coherence checker of the cache at each level under every fault, each for as long as they
+# are told: make soak SECONDS=3600. They end with 1 when anything is lost, or anything stale is read.
 SECONDS ?= 60
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.kernel.stream_checker $(SECONDS) $(SEED)
-	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --near 1000 --faults all
-	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --level strict --faults old
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --faults all --level strict
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --faults all --level snapshot
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --faults all --level bounded --near 1000
+	$(BIN)/python -m benchmarks.coherence --seconds $(SECONDS) --faults all --level relaxed
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -31,6 +32,7 @@ from tests.kernel.caching import (
 from headwater.followers.invalidation import Invalidation, relaying
 from headwater.kernel import cache as protocol
 from headwater.kernel.cache import Cache
+from headwater.kernel.cached_rows import body_of
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.near_cache import NearCache
 from headwater.kernel.settings import Settings
@@ -110,29 +112,17 @@ async def test_ordering_a_value_whose_invalidation_came_before_it_was_kept_is_no
     async with believing(settings, near=10) as writer, believing(settings, near=10) as reader:
         user, cache, kind = await make_user(writer, name="old"), cache_of(reader), kind_of(reader)
         await name_in(reader, user)  # into Valkey
-        decoded, arrived = asyncio.Event(), asyncio.Event()
-        honest = cache.wire.send_get
-
-        async def get_and_wait(name: bytes) -> Any:
-            """The reply is here, and the task that asked for it comes to its turn only after the push."""
-            raw = await honest(name)
-            arrived.set()
-            await decoded.wait()
-            return raw
-
-        assert kind.near is not None
-        kind.near.clear()
-        monkeypatch.setattr(cache.wire, "send_get", get_and_wait)
-        slow = asyncio.create_task(reader.repository(User).get(user.id))
-        await arrived.wait()
-        pushed = asyncio.Event()
-        discard = kind.discard_near
+        near = kind.near
+        assert near is not None
+        near.clear()
+        await cache.wire.send(b"CLIENT", b"CACHING", b"YES")
+        ticket = near.begin(user.id)
+        raw = await cache.wire.send_get(kind.name_of(user.id))  # its reply is here, and its reader not at its turn yet
+        pushed, discard = asyncio.Event(), kind.discard_near
         monkeypatch.setattr(kind, "discard_near", lambda name: (discard(name), pushed.set()))
         await writer.repository(User).update(writer.autocommit, user.id, name="new")
         await asyncio.wait_for(pushed.wait(), 5)
-        decoded.set()
-        await slow  # began before the write: it may be either
-        monkeypatch.setattr(cache.wire, "send_get", honest)
+        near.store(user.id, ticket, raw[body_of(raw, kind.prefix)[0] :], monotonic() + 60)
         assert await name_in(reader, user) == SEEN[whole]
 
 

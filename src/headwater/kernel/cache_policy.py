@@ -1,8 +1,8 @@
 """CachePolicy: what a module says of a kind of cached rows, in its `cache.py`: `CACHE = (CachePolicy(...), ...)`.
 
-Levels, from the strongest: `snapshot` (rows read together belong together), `strict` (no row older than a commit that
-a library writer has been told of), `bounded` (the default: coherent, at most a second old whatever fails), `relaxed`
-(an old value may be served while a new one is loaded).
+Levels, from the strongest: `snapshot` (strict, and rows read together are of one moment), `strict` (no row older than a
+commit that a library writer has been told of), `bounded` (the default: coherent, at most a second old whatever fails),
+`relaxed` (an old value may be served while a new one is loaded). docs/why/cache.md says what bounds each.
 """
 
 from __future__ import annotations
