@@ -362,7 +362,7 @@ class Run:
         elif choice == "writer":
             await self.restart("victim", "victim")
         elif choice == "frozen":
-            pid = valkey.identity.pid
+            pid = valkey.server.identity.pid
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(self.lot.uniform(0.02, 0.3))
             os.kill(pid, signal.SIGCONT)
@@ -374,7 +374,7 @@ class Run:
         """Kill Valkey and start it from a file that is a moment old."""
         await client.save()
         await asyncio.sleep(self.lot.uniform(0.05, 0.3))
-        os.kill(valkey.identity.pid, signal.SIGKILL)
+        os.kill(valkey.server.identity.pid, signal.SIGKILL)
         await asyncio.sleep(0.02)
         await valkey.start()
 
