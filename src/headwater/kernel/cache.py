@@ -78,6 +78,8 @@ class Cache:
         self.results: dict[Any, Kind] = {}
         self.good_until = 0.0
         self.near_until = 0.0
+        self.epoch = time.time() - monotonic()
+        """What to add to monotonic() for the time of day, by which entries end; looked at again with the guard."""
         self.floors: dict[bytes, tuple[str, float]] = {}
         self.cursor_name = self.guard_name = self.figures_name = b""
         self._generation = b""
@@ -115,6 +117,7 @@ class Cache:
     async def look(self) -> None:
         """Read the guard once. Raises Unreachable or ReplyError."""
         sent = monotonic()
+        self.epoch = time.time() - sent
         guard, left = await asyncio.gather(
             self.wire.send_get(self.guard_name), self.wire.send(b"PTTL", self.guard_name)
         )
@@ -130,7 +133,7 @@ class Cache:
         self._changes_from = int(words[2])
         if sent >= self._bypass_until:
             self.good_until = sent + left / 1000
-            self.near_until = min(self.good_until, sent + _NEAR_SECONDS)
+            self._believe_near(min(self.good_until, sent + _NEAR_SECONDS))
 
     async def _watch(self) -> None:
         for turn in itertools.count():
@@ -138,6 +141,7 @@ class Cache:
                 if self.wire.up:
                     await self.look()
                     if turn % 20 == 0:
+                        self._forget_floors()
                         await self.report()
             except UNREACHABLE:
                 self._distrust()
@@ -146,13 +150,27 @@ class Cache:
     async def report(self) -> None:
         """Leave this process's figures where `headwater cache stats` finds them."""
         if self.figures and self.wire.up:
+            self.count()
             said = {"at": time.time(), "kinds": {name: asdict(each) for name, each in self.figures.items()}}
             name = self.figures_name
             await self.wire.send(b"HSET", name, f"{os.getpid()}.{self._tokens}", msgspec.json.encode(said))
             await self.wire.send(b"EXPIRE", name, 60)
 
+    def count(self) -> None:
+        """Bring the figures up to now: what the near caches gave away is counted where it lies."""
+        for kind in self.kinds:
+            if kind.near is not None:
+                kind.figures.near_hits += kind.near.count()
+
+    def _believe_near(self, until: float) -> None:
+        self.near_until = until
+        for kind in self.kinds:
+            if kind.near is not None:
+                kind.near.until = until
+
     def _distrust(self) -> None:
-        self.good_until = self.near_until = 0.0
+        self.good_until = 0.0
+        self._believe_near(0.0)
         for kind in self.kinds:
             if kind.near is not None:
                 kind.near.clear()
@@ -183,9 +201,13 @@ class Cache:
     def raise_floor(self, name: bytes, snapshot: str) -> None:
         """A read went past the cache; what the cache gives from now on must have seen as much."""
         if len(self.floors) >= _FLOORS_MAX:
-            old = monotonic() - _BYPASS_SECONDS  # older than that, the guard says the same
-            self.floors = {key: floor for key, floor in self.floors.items() if floor[1] > old}
+            self._forget_floors()
         self.floors[name] = (snapshot, monotonic())
+
+    def _forget_floors(self) -> None:
+        old = monotonic() - _BYPASS_SECONDS  # older than that, the guard says the same
+        if self.floors:
+            self.floors = {key: floor for key, floor in self.floors.items() if floor[1] > old}
 
     def below_floor(self, name: bytes, snapshot: bytes) -> bool:
         """Whether an entry has seen less than this process has."""
@@ -314,9 +336,8 @@ class Cache:
 
     # -- early refresh -----------------------------------------------------------------------------------------------
 
-    def should_refresh(self, expiry: float, load_seconds: float) -> bool:
+    def should_refresh(self, left: float, load_seconds: float) -> bool:
         """XFetch (Vattani et al., VLDB 2015): the nearer the end and the longer the load, the more likely."""
-        left = expiry - time.time()
         return left < 20 * load_seconds and left <= -load_seconds * math.log(random.random())  # noqa: S311  # a lot, not a secret
 
     def refresh(

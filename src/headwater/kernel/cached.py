@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
@@ -151,7 +152,7 @@ class _Results(Kind):
         if raw is not None and raw.startswith(prefix):
             self.figures.hits += 1
             expiry, load_seconds, length = HEAD.unpack_from(raw, len(prefix))
-            if load_seconds and cache.should_refresh(expiry, load_seconds):
+            if load_seconds and cache.should_refresh(expiry - time.time(), load_seconds):
                 cache.refresh(self, name, prefix, _NO_SNAPSHOT.encode(), load)
             return self.decode(raw[len(prefix) + HEAD.size + length :])
         return await cache.missed(self, name, prefix, raw, load)
