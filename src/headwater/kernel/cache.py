@@ -103,7 +103,7 @@ class Cache:
         await self.wire.open()
         with contextlib.suppress(*UNREACHABLE):
             await self.look()
-        self._spawn(self._watch())
+        self.spawn(self._watch())
 
     async def close(self) -> None:
         """Stop; loads under way are given up."""
@@ -253,7 +253,7 @@ class Cache:
                     if raw[0] == _V:
                         at, snapshot = body_of(raw, prefix)
                         if not self.below_floor(name, snapshot):
-                            return kind.decode(raw[at:])
+                            return kind.decode(raw[at:]) if at < len(raw) else None
                         break
                     lease = _lease(raw)
                     if lease is None:  # marked by a writer, or Valkey is full
@@ -273,7 +273,7 @@ class Cache:
                 if raw is not None and raw.startswith(prefix):
                     at, snapshot = body_of(raw, prefix)
                     if snapshot != avoid and not self.below_floor(name, snapshot):
-                        return kind.decode(raw[at:])
+                        return kind.decode(raw[at:]) if at < len(raw) else None
         except UNREACHABLE:
             pass
         kind.figures.bypasses += 1
@@ -287,7 +287,7 @@ class Cache:
         flight: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._flights[name, token] = flight
         # A task of its own: a reader that gives up takes nothing from those who wait for the same value.
-        return await asyncio.shield(self._spawn(self._load_and_fill(kind, name, prefix, token, load, flight)))
+        return await asyncio.shield(self.spawn(self._load_and_fill(kind, name, prefix, token, load, flight)))
 
     async def _load_and_fill(
         self,
@@ -307,7 +307,7 @@ class Cache:
         def renew() -> None:
             nonlocal renewing
             if renewing is not None:
-                self._spawn(_ignore(lambda: self.step(name, b"renew", token, LEASE_MS)))
+                self.spawn(_ignore(lambda: self.step(name, b"renew", token, LEASE_MS)))
             renewing = loop.call_later(LEASE_MS / 3000, renew)
 
         renew()
@@ -344,7 +344,7 @@ class Cache:
         self, kind: Kind, name: bytes, prefix: bytes, snapshot: bytes, load: Callable[[], Awaitable[Loaded]]
     ) -> None:
         """Load anew in the background, if nobody else does; readers keep the value they have until then."""
-        self._spawn(_ignore(lambda: self._refresh(kind, name, prefix, snapshot, load)))
+        self.spawn(_ignore(lambda: self._refresh(kind, name, prefix, snapshot, load)))
 
     async def _refresh(
         self, kind: Kind, name: bytes, prefix: bytes, snapshot: bytes, load: Callable[[], Awaitable[Loaded]]
@@ -417,7 +417,7 @@ class Cache:
 
     def settle(self, written: Written, marks: Marks, *, complete: bool) -> Awaitable[None]:
         """After COMMIT: take the marks away and invalidate the rest, even when the caller is cancelled meanwhile."""
-        return asyncio.shield(self._spawn(self._settle(written, marks, complete)))
+        return asyncio.shield(self.spawn(self._settle(written, marks, complete)))
 
     async def _settle(self, written: Written, marks: Marks, complete: bool) -> None:
         if marks.names:
@@ -452,7 +452,8 @@ class Cache:
                     written.rows.add((entity, entity._key_type(str(said[column]))))
         written.tags.update(tags_of(table, key, new, old))
 
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Work that goes on by itself; it ends with the cache."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -21,8 +21,10 @@ from sqlalchemy import ARRAY, JSON, Enum, Text, bindparam, func, select
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.cache_policy import CachePolicy
 from headwater.kernel.errors import ProgrammingError, Unreachable
-from headwater.kernel.near_cache import NearCache
+from headwater.kernel.gathered_reads import Absent, GatheredReads, settle
+from headwater.kernel.near_cache import Answer, NearCache
 from headwater.kernel.postgres import Postgres
+from headwater.kernel.rendering import JsonRow, json_row_of
 from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.snapshots import covers
 from headwater.kernel.statements import Prepared, Template
@@ -37,10 +39,9 @@ LEASE_MS = 500
 """How long a loader that has died keeps others waiting; one that lives renews it."""
 _JITTER = 0.1
 _PREFIX = 11  # V, four bytes of generation, six of fingerprint
-_BODY = _PREFIX + HEAD.size  # where the snapshot of a row begins
 _head_of = HEAD.unpack_from
-_quoted = msgspec.json.Encoder().encode  # of a UUID: three times as fast as str()
-_ABSENT = object()
+_pack = msgspec.msgpack.Encoder().encode
+_row_of = msgspec.msgpack.Decoder(tuple[msgspec.Raw, bytes, int | None]).decode
 
 
 @dataclass(slots=True)
@@ -98,6 +99,10 @@ class Kind:
 class Entity(Kind):
     """The rows of one model, by key."""
 
+    BODY = _PREFIX + HEAD.size
+    """Where the snapshot of an entry begins."""
+    head_of = staticmethod(HEAD.unpack_from)
+
     def __init__(self, cache: Cache, policy: CachePolicy) -> None:
         self.policy = policy
         self.shape = known = shape(policy.model)
@@ -108,21 +113,21 @@ class Entity(Kind):
             policy.kind,
             ttl_seconds=policy.ttl_seconds,
             stale_seconds=policy.stale_seconds,
-            form=f"{known.label}({form})",
+            form=f"{known.label}({form}){' json' if policy.json else ''}",
         )
         self.strict = policy.level == "strict"
         self._stem = policy.kind.encode() + b":"
         self._codec = Codec(known)
         self._loader = _RowLoader(cache.postgres, known, cache.loads)
-        self._decode = self._codec.decode
-        # A GET of this kind, all but the name, where all names are of one length.
-        is_uuid = known.key_columns[0].type.python_type is UUID
-        self._get = b"*2\r\n$3\r\nGET\r\n$%d\r\n" % (len(self._stem) + 36) if is_uuid else b""
-        self.key_types = frozenset({UUID, asyncpg.pgproto.pgproto.UUID} if is_uuid else {known.key_columns[0].type.python_type})
+        kind_of_key = known.key_columns[0].type.python_type
+        by_uuid = kind_of_key is UUID
+        self.key_types = frozenset({UUID, asyncpg.pgproto.pgproto.UUID} if by_uuid else {kind_of_key})
+        self._reads = GatheredReads(self, self._stem, by_uuid=by_uuid)
+        if not policy.json:
+            self.decode = self._codec.decode  # type: ignore[method-assign]  # the same, with one call less
         self._key_type: Callable[[str], Any] = known.key_columns[0].type.python_type
         if policy.near:
             self.near = NearCache(policy.near)
-        self._shared = self._codec.immutable  # what the near cache may hand out again and again
 
     def _require_fit(self) -> None:
         known, kind = self.shape, self.policy.kind
@@ -153,13 +158,30 @@ class Entity(Kind):
         """Whether a Valkey key is of this kind."""
         return name.startswith(self._stem)
 
+    # An entry is the row as the codec writes it; of a kind with JSON, `[row, JSON, version]`.
+
+    def encode(self, value: Any) -> bytes | None:
+        """A row as it is stored; nothing for no row; None when it cannot be encoded."""
+        row = self._codec.encode(value)
+        if not row or not self.policy.json:
+            return row
+        shown = json_row_of(value)
+        return _pack((msgspec.Raw(row), shown.body, shown.version))
+
     def decode(self, payload: bytes) -> Any:
-        return self._codec.decode(payload) if payload else None
+        return self._codec.decode(_row_of(payload)[0]) if self.policy.json else self._codec.decode(payload)
+
+    def decode_json(self, payload: bytes) -> JsonRow[Any]:
+        """The JSON of an entry, as it is; nothing else of it is looked at."""
+        if not self.policy.json:
+            return json_row_of(self._codec.decode(payload))
+        _, body, version = _row_of(payload)
+        return JsonRow(body, version)
 
     async def load(self, key: Any) -> Loaded:
         """The row from PostgreSQL, together with the snapshot it was read in."""
         value, snapshot = await self._loader.load(key)
-        return Loaded(value, self._codec.encode(value), snapshot)
+        return Loaded(value, self.encode(value), snapshot)
 
     async def differs(self, name: bytes) -> bool:
         """Whether an entry, the same before and after the row was read, says something else than the row."""
@@ -173,93 +195,69 @@ class Entity(Kind):
         same = again is not None and again.startswith(prefix) and body_of(again, prefix)[1] == snapshot
         return same and raw[at:] != loaded.payload
 
-    async def find(self, key: Any, absent: Callable[[Any], Exception] | None = None) -> Any:
-        """The row with this key, or None; or, with `absent`, what that makes of the key is raised.
+    def find(self, key: Any, absent: Absent | None = None, *, as_json: bool = False) -> Answer:
+        """The row with this key, or None; with `absent`, what that makes of the key is raised instead of None.
 
-        `key` has the type of its column. This is the hot path: one coroutine, one future, one look at the clock, and
-        no inner function, which would turn its variables into cells.
+        `key` has the type of its column. With `as_json` the row is a JsonRow.
         """
-        cache, near = self.cache, self.near
-        now = monotonic()
+        near = self.near
         if near is not None:
-            value = near.get(key, now, _ABSENT) if now < near.until else _ABSENT
-            if value is not _ABSENT:
+            now = monotonic()
+            payload = near.get(key, now) if now < near.until else None
+            if payload is not None:
                 self.figures.near_hits += 1
-                return self._given(value if self._shared else self.decode(value), key, absent)
-        name = self._stem + (_quoted(key)[1:-1] if type(key) is UUID else str(key).encode())
-        if now >= cache.good_until:
-            return self._given(await self._direct(key, name), key, absent)
-        prefix = self.prefix
-        if near is not None:
-            return self._given(await self._find_and_keep(near, key, name, prefix, now), key, absent)
-        try:
-            raw = await cache.wire.send_packed(b"%b%b\r\n" % (self._get, name) if self._get else packed_get(name))
-        except UNREACHABLE:
-            return self._given(await self._direct(key, name), key, absent)
-        if raw is not None and raw[:_PREFIX] == prefix:
-            expiry, load_seconds, length = _head_of(raw, _PREFIX)
-            payload = raw[_BODY + length :]
-            if name not in cache.floors and expiry - now - cache.epoch > 20 * load_seconds and payload:
-                self.figures.hits += 1
-                return self._decode(payload)
-        return self._given(await self._examine(key, name, prefix, raw), key, absent)
+                answer = Answer(loop=asyncio.get_running_loop())
+                settle(answer, self, key, payload, absent, as_json)
+                return answer
+        return self._reads.ask(key, absent, as_json)
 
-    async def _examine(self, key: Any, name: bytes, prefix: bytes, raw: bytes | None) -> Any:
+    async def examine(self, key: Any, name: bytes, prefix: bytes, raw: bytes | None) -> Any:
         """The value of an entry of which more must be known before it is given, or of none."""
         cache, avoid = self.cache, b""
-        if raw is not None and raw[:_PREFIX] == prefix:
+        if raw is not None and raw.startswith(prefix):
             at, snapshot = body_of(raw, prefix)
-            if not cache.floors or not cache.below_floor(name, snapshot):
+            if name not in cache.floors or not cache.below_floor(name, snapshot):
                 self.figures.hits += 1
                 self._refresh_early(key, name, prefix, raw, snapshot)
-                return self.decode(raw[at:])
+                payload = raw[at:]
+                return self.decode(payload) if payload else None
             avoid = snapshot
         return await cache.missed(self, name, prefix, raw, lambda: self.load(key), avoid)
 
-    async def _find_and_keep(self, near: NearCache, key: Any, name: bytes, prefix: bytes, now: float) -> Any:
-        """The same for a kind with a near cache: what Valkey had is kept, unless it was invalidated meanwhile."""
-        cache = self.cache
-        ticket = near.begin(key)
-        try:
-            cache.wire.send(b"CLIENT", b"CACHING", b"YES").add_done_callback(_quiet)
-            raw = await cache.wire.send_get(name)
-        except UNREACHABLE:
-            near.abandon(key, ticket)
-            return await self._direct(key, name)
-        except BaseException:
-            near.abandon(key, ticket)
-            raise
-        if raw is not None and raw[:_PREFIX] == prefix:
-            at, snapshot = body_of(raw, prefix)
-            left = _head_of(raw, _PREFIX)[0] - time.time()
-            if now < near.until and left > 0 and not (cache.floors and cache.below_floor(name, snapshot)):
-                payload = raw[at:]
-                value = self.decode(payload)
-                kept = near.store(key, ticket, value if self._shared else payload, now + left)
-                if kept and self._shared and value is not None:
-                    near.answer(key)
-                self._refresh_early(key, name, prefix, raw, snapshot)
-                self.figures.hits += 1
-                return value
-        near.abandon(key, ticket)
-        return await self._examine(key, name, prefix, raw)
-
-    def _refresh_early(self, key: Any, name: bytes, prefix: bytes, raw: bytes, snapshot: bytes) -> None:
-        expiry, load_seconds, _ = _head_of(raw, _PREFIX)
-        if load_seconds and self.cache.should_refresh(expiry - time.time(), load_seconds):
-            self.cache.refresh(self, name, prefix, snapshot, lambda: self.load(key))
-
-    @staticmethod
-    def _given(value: Any, key: Any, absent: Callable[[Any], Exception] | None) -> Any:
-        if value is None and absent is not None:
-            raise absent(key)
-        return value
-
-    async def _direct(self, key: Any, name: bytes) -> Any:
+    async def direct(self, key: Any, name: bytes) -> Any:
+        """The value from PostgreSQL, since Valkey cannot be believed or reached."""
         self.figures.bypasses += 1
         value, snapshot = await self._loader.load(key)
         self.cache.raise_floor(name, snapshot)
         return value
+
+    def keep(
+        self, near: NearCache, key: Any, ticket: object, name: bytes, prefix: bytes, raw: bytes
+    ) -> bytes | None:
+        """The payload of an entry that is plainly there, kept in the near cache if it may be; None for another."""
+        if not raw.startswith(prefix):
+            return None
+        at, snapshot = body_of(raw, prefix)
+        left = _head_of(raw, len(prefix))[0] - time.time()
+        if left <= 0 or (name in self.cache.floors and self.cache.below_floor(name, snapshot)):
+            return None
+        payload, now = raw[at:], monotonic()
+        self.figures.hits += 1
+        self._refresh_early(key, name, prefix, raw, snapshot)
+        if now >= near.until:
+            near.abandon(key, ticket)
+        elif near.store(key, ticket, payload, now + left) and payload and self._codec.immutable:
+            near.answer(key, self.decode(payload))
+        return payload
+
+    def _refresh_early(self, key: Any, name: bytes, prefix: bytes, raw: bytes, snapshot: bytes) -> None:
+        expiry, load_seconds, _ = _head_of(raw, len(prefix))
+        if load_seconds and self.cache.should_refresh(expiry - time.time(), load_seconds):
+            self.cache.refresh(self, name, prefix, snapshot, lambda: self.load(key))
+
+    def render(self, value: Any) -> JsonRow[Any] | None:
+        """A value as it leaves the process."""
+        return None if value is None else json_row_of(value)
 
     async def find_together(self, keys: Sequence[Any]) -> dict[Any, Any]:
         """Rows of one moment: from the cache when all of them were valid at the relay's position, else one statement.
@@ -299,7 +297,7 @@ class Entity(Kind):
             snapshot = raw[at - length : at]
             if not covers(position, snapshot) or (self.cache.floors and self.cache.below_floor(name, snapshot)):
                 return None
-            values[key] = self.decode(raw[at:])
+            values[key] = self.decode(raw[at:]) if at < len(raw) else None
         return {key: value for key, value in values.items() if value is not None}
 
     async def _load_together(self, keys: Sequence[Any], names: Sequence[bytes], prefix: bytes) -> dict[Any, Any]:
@@ -315,7 +313,7 @@ class Entity(Kind):
         took = monotonic() - started
         fills = []
         for key, name, lease in zip(keys, names, leases, strict=True):
-            payload = self._codec.encode(rows.get(key))
+            payload = self.encode(rows.get(key))
             if lease is None and payload is not None:
                 entry, ms = self.entry(prefix, Loaded(None, payload, snapshot), took)
                 fills.append(cache.step(name, b"fill", token, snapshot, entry, ms))
@@ -329,16 +327,6 @@ def body_of(raw: bytes, prefix: bytes) -> tuple[int, bytes]:
     length = HEAD.unpack_from(raw, len(prefix))[2]
     at = len(prefix) + HEAD.size + length
     return at, raw[at - length : at]
-
-
-def packed_get(name: bytes) -> bytes:
-    """The command GET as it travels."""
-    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name)
-
-
-def _quiet(done: asyncio.Future[Any]) -> None:
-    if not done.cancelled():
-        done.exception()
 
 
 class Codec:

@@ -13,24 +13,22 @@ from uuid import UUID
 
 
 class Answer(asyncio.Future[Any]):
-    """A kept value as what a read returns: to be awaited, by any number of readers, at the price of a function call.
+    """What a read gives: a future with the verbs of a coroutine, so that `asyncio.create_task` and a TaskGroup take it.
 
-    It has the verbs of a coroutine, so that `asyncio.create_task` and a TaskGroup take it as they take other reads.
+    One that has arrived may be awaited by any number of readers, at the price of a function call.
     """
 
     __slots__ = ("hits",)
 
-    def __init__(self, value: Any) -> None:
-        super().__init__(loop=asyncio.get_running_loop())
-        self.hits = 0
-        self.set_result(value)
-
     def send(self, _: None) -> Any:
-        """What a task does with a coroutine: it has ended already."""
-        raise StopIteration(self.result())
+        """What a task does with a coroutine: a step, which ends or waits for itself."""
+        if self.done():
+            raise StopIteration(self.result())
+        self._asyncio_future_blocking = True
+        return self
 
     def throw(self, error: BaseException) -> Any:
-        """The task was cancelled before its first step."""
+        """The task was cancelled, or what it waited for has failed."""
         raise error
 
     def close(self) -> None:
@@ -89,10 +87,12 @@ class NearCache:
         node.visited = True
         return node.value
 
-    def answer(self, key: Any) -> None:
-        """From now on the value kept of this key is given to whoever asks, as it is."""
-        node = self.entries[key]
-        node.answer = self.answers[_plain(key)] = Answer(node.value)
+    def answer(self, key: Any, value: Any) -> None:
+        """From now on this is given to whoever asks for the key that was just stored, as it is."""
+        answer = Answer(loop=asyncio.get_running_loop())
+        answer.hits = 0
+        answer.set_result(value)
+        self.entries[key].answer = self.answers[_plain(key)] = answer
 
     def count(self) -> int:
         """How many answers were given since this was last asked."""

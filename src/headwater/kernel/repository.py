@@ -43,6 +43,7 @@ from headwater.kernel.pages import (
     write_cursor,
 )
 from headwater.kernel.postgres import Postgres, Runner
+from headwater.kernel.rendering import JsonRow, json_row_of
 from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.statements import Narrowable, Prepared, Template, prepare, python_default
 from headwater.kernel.transaction import Transaction, transaction
@@ -102,6 +103,7 @@ class Repository(Generic[M]):
         self._shape = shape(self.model)
         self._templates = _templates(self._shape)
         self._cached = postgres.cache.entities.get(self.model) if postgres.cache is not None else None
+        self._absent_of = self._absent  # bound once: a read in the hot path needs it
         self._near = None if self._cached is None else self._cached.near
         self._loader = None if self._cached is not None else self._shared_loader()  # the cache gathers its own loads
 
@@ -120,7 +122,7 @@ class Repository(Generic[M]):
                 return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
         cached = self._cached
         if cached is not None and tx is None and type(key) in cached.key_types:
-            return cached.find(key, self._absent)
+            return cached.find(key, self._absent_of)  # type: ignore[return-value]  # as above
         return self._get(key, tx)
 
     def find(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, M | None]:
@@ -136,8 +138,20 @@ class Repository(Generic[M]):
                 return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
         cached = self._cached
         if cached is not None and tx is None and type(key) in cached.key_types:
-            return cached.find(key)
+            return cached.find(key)  # type: ignore[return-value]  # as above
         return self._find(key, tx)
+
+    def get_json(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, JsonRow[M]]:
+        """The row as the service writes it, without its private columns: from the cache as it lies there, where the
+        policy says `json`. Raises NotFound, InvalidValue.
+        """
+        cached = self._cached
+        if cached is not None and tx is None and type(key) in cached.key_types:
+            return cached.find(key, self._absent_of, as_json=True)  # type: ignore[return-value]  # as in `get`
+        return self._get_json(key, tx)
+
+    async def _get_json(self, key: Key, tx: Runner | None) -> JsonRow[M]:
+        return json_row_of(await self._get(key, tx))
 
     async def _get(self, key: Key, tx: Runner | None) -> M:
         value = await self._find(key, tx)

@@ -145,6 +145,14 @@ class Wire:
         """`send("GET", key)` with less work."""
         return self.send_packed(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key))
 
+    def put(self, packed: bytes, receiver: Any) -> None:
+        """Send a command whose reply goes to `receiver`, which has the verbs of a future, and at once: its turn is over."""
+        line = self._line
+        if line is None or not self.up:
+            raise _gone("not connected")
+        line.put(packed, receiver)
+        line.flush()
+
     async def run(self, script: Script, keys: list[Any], *arguments: Any) -> Reply:
         """Run a script by its name, or by its text when the server does not know it yet."""
         try:
@@ -233,7 +241,7 @@ class _Line(asyncio.Protocol):
         self._told_end = ended
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._waiting: deque[Any] = deque()
         self._heard_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = 0.0
@@ -280,19 +288,23 @@ class _Line(asyncio.Protocol):
 
     def send(self, packed: bytes) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = self._promise()
+        self.put(packed, future)
+        return future
+
+    def put(self, packed: bytes, receiver: Any) -> None:
+        """Send a command whose reply goes to `receiver`: a future, or what has its verbs."""
         outgoing = self._outgoing
         if not outgoing:
             if self._why:
-                future.set_exception(_gone(self._why))
-                return future
-            self._loop.call_soon(self._flush)
+                receiver.set_exception(_gone(self._why))
+                return
+            self._loop.call_soon(self.flush)
             if not self._waiting:
                 self._heard_at = self._loop.time()
                 if self._watch is None:
                     self._arm(self._silence)
         outgoing.append(packed)
-        self._waiting.append(future)
-        return future
+        self._waiting.append(receiver)
 
     def drop(self, why: str) -> None:
         """End it now; everyone who waits hears of it at once."""
@@ -313,13 +325,14 @@ class _Line(asyncio.Protocol):
         self._waiting.clear()
         self.ended.set()
 
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what has gathered."""
         outgoing = self._outgoing
         if outgoing and self._transport is not None:
             self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
             outgoing.clear()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
 
     def _arm(self, seconds: float) -> None:
         self._watch_at = self._loop.time() + seconds
