@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from headwater.kernel.cache_policy import CachePolicy as CachePolicy
     from headwater.kernel.cached import Tag as Tag
     from headwater.kernel.cached import cached as cached
+    from headwater.kernel.cached import json_of as json_of
     from headwater.kernel.lifecycle import Headwater as Headwater
     from headwater.kernel.models import Keyed as Keyed
     from headwater.kernel.models import Model as Model
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from headwater.kernel.orm import orm_session as orm_session
     from headwater.kernel.pages import JsonPage as JsonPage
     from headwater.kernel.pages import Page as Page
+    from headwater.kernel.rendering import Json as Json
     from headwater.kernel.repository import Repository as Repository
     from headwater.kernel.settings import Settings as Settings
     from headwater.kernel.tracking import Context as Context
@@ -31,6 +33,7 @@ _HOMES = {
     "CachePolicy": "cache_policy",
     "Context": "tracking",
     "Headwater": "lifecycle",
+    "Json": "rendering",
     "JsonPage": "pages",
     "Keyed": "models",
     "Model": "models",
@@ -46,6 +49,7 @@ _HOMES = {
     "Versioned": "models",
     "WholeNumber": "amounts",
     "cached": "cached",
+    "json_of": "cached",
     "orm_session": "orm",
 }
 

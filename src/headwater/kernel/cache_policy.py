@@ -24,8 +24,8 @@ class CachePolicy:
 
     `ttl_seconds` bounds memory, not age. `near` is how many values each process keeps itself; strict and snapshot
     kinds have no near cache, since an invalidation needs a moment to reach it. `stale_seconds` is how long after its
-    time a relaxed value may still be served. With `json` an entry also holds the row's JSON without its private columns,
-    as the service writes it: `get_json` gives these bytes as they are.
+    time a relaxed value may still be served. With `json` an entry also holds the row's JSON, as the service writes it
+    and without its private columns: `get_json` gives these bytes as they are.
     """
 
     kind: str

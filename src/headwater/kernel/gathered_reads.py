@@ -43,7 +43,7 @@ class GatheredReads:
         self._between = b"\r\n$%d\r\n" % (len(stem) + 36) if by_uuid else b""
         self._asked: list[Asked] = []
 
-    def ask(self, key: Any, absent: Absent | None, as_json: bool) -> Answer:
+    def ask(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> Answer:
         """What will be read. It may be awaited, or given to a task as a coroutine would be."""
         answer = Answer(loop=self._loop)
         if not self._asked:

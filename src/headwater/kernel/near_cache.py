@@ -19,6 +19,7 @@ class Answer(asyncio.Future[Any]):
     """
 
     __slots__ = ("hits",)
+    hits: int
 
     def send(self, _: None) -> Any:
         """What a task does with a coroutine: a step, which ends or waits for itself."""

@@ -16,18 +16,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class JsonRow(Generic[T]):
-    """An entity written already, as its View shows it, and its version where it has one."""
+class Json(Generic[T]):
+    """An entity or a result written already; the version is that of an entity that has one."""
 
     body: bytes
-    version: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class JsonResult(Generic[T]):
-    """A result written already."""
-
-    body: bytes
+    version: int | None = None
 
 
 class PageAnswer(msgspec.Struct, frozen=True):
@@ -37,11 +30,13 @@ class PageAnswer(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def json_row_of(value: Model) -> JsonRow[Any]:
-    """A value as it leaves the process: without its private columns."""
+def written(value: Any) -> Json[Any]:
+    """A value as it leaves the process: entities without their private columns."""
+    if not isinstance(value, Model):
+        return Json(encode(value))
     shown = view(model_of(value))
     version = None if shown.version_name is None else getattr(value, shown.version_name)
-    return JsonRow(encode(shown.show(value)), version)
+    return Json(encode(shown.show(value)), version)
 
 
 def _encode_custom(value: Any) -> Any:

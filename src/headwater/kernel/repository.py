@@ -43,7 +43,7 @@ from headwater.kernel.pages import (
     write_cursor,
 )
 from headwater.kernel.postgres import Postgres, Runner
-from headwater.kernel.rendering import JsonRow, json_row_of
+from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.statements import Narrowable, Prepared, Template, prepare, python_default
 from headwater.kernel.transaction import Transaction, transaction
@@ -141,17 +141,17 @@ class Repository(Generic[M]):
             return cached.find(key)  # type: ignore[return-value]  # as above
         return self._find(key, tx)
 
-    def get_json(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, JsonRow[M]]:
+    def get_json(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, Json[M]]:
         """The row as the service writes it, without its private columns: from the cache as it lies there, where the
         policy says `json`. Raises NotFound, InvalidValue.
         """
         cached = self._cached
         if cached is not None and tx is None and type(key) in cached.key_types:
-            return cached.find(key, self._absent_of, as_json=True)  # type: ignore[return-value]  # as in `get`
+            return cached.find(key, self._absent_of, True)  # type: ignore[return-value]  # as in `get`
         return self._get_json(key, tx)
 
-    async def _get_json(self, key: Key, tx: Runner | None) -> JsonRow[M]:
-        return json_row_of(await self._get(key, tx))
+    async def _get_json(self, key: Key, tx: Runner | None) -> Json[M]:
+        return written(await self._get(key, tx))
 
     async def _get(self, key: Key, tx: Runner | None) -> M:
         value = await self._find(key, tx)

@@ -146,7 +146,7 @@ class Wire:
         return self.send_packed(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key))
 
     def put(self, packed: bytes, receiver: Any) -> None:
-        """Send a command whose reply goes to `receiver`, which has the verbs of a future, and at once: its turn is over."""
+        """Send a command, at once, whose reply goes to `receiver`, which has the verbs of a future."""
         line = self._line
         if line is None or not self.up:
             raise _gone("not connected")
