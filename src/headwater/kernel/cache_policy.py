@@ -24,7 +24,8 @@ class CachePolicy:
 
     `ttl_seconds` bounds memory, not age. `near` is how many values each process keeps itself; strict and snapshot
     kinds have no near cache, since an invalidation needs a moment to reach it. `stale_seconds` is how long after its
-    time a relaxed value may still be served.
+    time a relaxed value may still be served. With `json` an entry also holds the row's JSON, as the service writes it
+    and without its private columns: `get_json` gives these bytes as they are.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class CachePolicy:
     ttl_seconds: float = 300.0
     level: Level = "bounded"
     near: int = 0
+    json: bool = False
     stale_seconds: float = 0.0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 from uuid import UUID
 
@@ -42,6 +43,7 @@ from headwater.kernel.pages import (
     write_cursor,
 )
 from headwater.kernel.postgres import Postgres, Runner
+from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.statements import Narrowable, Prepared, Template, prepare, python_default
 from headwater.kernel.transaction import Transaction, transaction
@@ -101,25 +103,63 @@ class Repository(Generic[M]):
         self._shape = shape(self.model)
         self._templates = _templates(self._shape)
         self._cached = postgres.cache.entities.get(self.model) if postgres.cache is not None else None
+        self._absent_of = self._absent  # bound once: a read in the hot path needs it
+        self._near = None if self._cached is None else self._cached.near
         self._loader = None if self._cached is not None else self._shared_loader()  # the cache gathers its own loads
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
-    async def get(self, key: Key, *, tx: Runner | None = None) -> M:
-        """The row with this key. Raises NotFound, or InvalidValue for a key of the wrong type."""
-        if tx is None and self._loader is not None:
-            value = cast("M | None", await self._loader.load(self._key(key)))
-        else:
-            value = await self.find(key, tx=tx)
-        if value is None:
-            raise self._absent(key)
-        return value
+    def get(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, M]:
+        """The row with this key. Raises NotFound, or InvalidValue for a key of the wrong type.
 
-    async def find(self, key: Key, *, tx: Runner | None = None) -> M | None:
+        Outside a transaction a kind with a cache policy is read through the cache.
+        """
+        near = self._near
+        if near is not None and tx is None and monotonic() < near.until:
+            answer = near.answers.get(key.int if type(key) is UUID else key)
+            if answer is not None:
+                answer.hits += 1
+                return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
+        cached = self._cached
+        if cached is not None and tx is None and type(key) in cached.key_types:
+            return cached.find(key, self._absent_of)  # type: ignore[return-value]  # as above
+        return self._get(key, tx)
+
+    def find(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, M | None]:
         """The row with this key, or None. Concurrent reads outside a transaction travel together.
 
         Outside a transaction a kind with a cache policy is read through the cache.
         """
+        near = self._near
+        if near is not None and tx is None and monotonic() < near.until:
+            answer = near.answers.get(key.int if type(key) is UUID else key)
+            if answer is not None:
+                answer.hits += 1
+                return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
+        cached = self._cached
+        if cached is not None and tx is None and type(key) in cached.key_types:
+            return cached.find(key)  # type: ignore[return-value]  # as above
+        return self._find(key, tx)
+
+    def get_json(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, Json[M]]:
+        """The row as the service writes it, without its private columns: from the cache as it lies there, where the
+        policy says `json`. Raises NotFound, InvalidValue.
+        """
+        cached = self._cached
+        if cached is not None and tx is None and type(key) in cached.key_types:
+            return cached.find(key, self._absent_of, True)  # type: ignore[return-value]  # as in `get`
+        return self._get_json(key, tx)
+
+    async def _get_json(self, key: Key, tx: Runner | None) -> Json[M]:
+        return written(await self._get(key, tx))
+
+    async def _get(self, key: Key, tx: Runner | None) -> M:
+        value = await self._find(key, tx)
+        if value is None:
+            raise self._absent(key)
+        return value
+
+    async def _find(self, key: Key, tx: Runner | None) -> M | None:
         if tx is None and self._cached is not None:
             return cast("M | None", await self._cached.find(self._key(key)))
         if tx is None and self._loader is not None:

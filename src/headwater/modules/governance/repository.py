@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, func, insert, literal, select, update
 
+from headwater.kernel.cached import Tag, cached, json_of
 from headwater.kernel.errors import NotFound, ProgrammingError, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
@@ -83,12 +84,19 @@ class GovernanceRepository(Repository[Proposal]):
             raise _no_proposal(proposal_id)
         return counted
 
+    @cached(
+        "proposal_tally",
+        tags=lambda proposal_id: (Tag(Proposal, id=proposal_id), Tag(Vote, proposal_id=proposal_id)),
+        ttl_seconds=300,
+    )
     async def with_tally(self, proposal_id: UUID, *, tx: Runner | None = None) -> ProposalWithTally:
         """A proposal and its tally, as of one moment. Raises NotFound."""
         found = await self._with_tallies([proposal_id], tx)
         if not found:
             raise _no_proposal(proposal_id)
         return found[proposal_id]
+
+    with_tally_json = json_of(with_tally)
 
     async def active(
         self, *, limit: int = 50, cursor: str | None = None, tx: Runner | None = None

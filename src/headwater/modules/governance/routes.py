@@ -19,6 +19,7 @@ from headwater.kernel.errors import (
     StateConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
+from headwater.kernel.rendering import Json
 from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.governance.models import Choice, Proposal, ProposalStatus, Vote
@@ -61,8 +62,8 @@ async def list_proposals(query: ProposalQuery, governance: GovernanceRepository)
     )
 
 
-async def get_proposal(proposal_id: UUID, governance: GovernanceRepository) -> ProposalWithTally:
-    return await governance.with_tally(proposal_id)
+async def get_proposal(proposal_id: UUID, governance: GovernanceRepository) -> Json[ProposalWithTally]:
+    return await governance.with_tally_json(proposal_id)
 
 
 async def create_proposal(body: NewProposal, tx: Transaction, governance: GovernanceRepository) -> Proposal:

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, func, insert, update
 
-from headwater.kernel.cached import Tag, cached
+from headwater.kernel.cached import Tag, cached, json_of
 from headwater.kernel.errors import AlreadyExists, InvalidValue, NotFound, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
@@ -196,6 +196,8 @@ class ManufacturingRepository(Repository[Order]):
         """
         found: Statistics = await (tx or self.postgres).fetch_one(QUERIES["statistics"], into=Statistics)
         return found
+
+    statistics_json = json_of(statistics)
 
     # -- orders ------------------------------------------------------------------------------------------------------
 

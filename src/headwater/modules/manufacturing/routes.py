@@ -20,6 +20,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
+from headwater.kernel.rendering import Json
 from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.manufacturing.models import (
@@ -106,8 +107,8 @@ async def list_orders(query: ManufacturingOrderQuery, manufacturing: Manufacturi
     )
 
 
-async def get_order(order_id: UUID, manufacturing: ManufacturingRepository) -> Order:
-    return await manufacturing.get(order_id)
+async def get_order(order_id: UUID, manufacturing: ManufacturingRepository) -> Json[Order]:
+    return await manufacturing.get_json(order_id)
 
 
 async def get_progress(order_id: UUID, manufacturing: ManufacturingRepository) -> Progress:
@@ -176,8 +177,8 @@ async def record_inspection(
     )
 
 
-async def statistics(manufacturing: ManufacturingRepository) -> Statistics:
-    return await manufacturing.statistics()
+async def statistics(manufacturing: ManufacturingRepository) -> Json[Statistics]:
+    return await manufacturing.statistics_json()
 
 
 # Seeded rows: seeds.py plants them, and a test reads them.

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, func, select, update
 
-from headwater.kernel.cached import Tag, cached
+from headwater.kernel.cached import Tag, cached, json_of
 from headwater.kernel.errors import NotFound, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Runner
@@ -190,6 +190,8 @@ class TradingRepository(Repository[Order]):
             spread=asks[0].price - bids[0].price if bids and asks else None,
         )
 
+    order_book_json = json_of(order_book)
+
     @cached("market_analytics", tags=lambda limit: (Tag(Order), Tag(Trade), Tag(Asset)), ttl_seconds=1800)
     async def market_summary(self, *, limit: int = 20, tx: Runner | None = None) -> MarketSummary:
         """Orders by status, what was traded, and the `limit` most traded assets."""
@@ -197,6 +199,8 @@ class TradingRepository(Repository[Order]):
         totals: _Totals = await runner.fetch_one(QUERIES["market_totals"], into=_Totals)
         markets: list[Market] = await runner.fetch(QUERIES["markets"], into=Market, limit=limit)
         return MarketSummary(**msgspec.structs.asdict(totals), markets=markets)
+
+    market_summary_json = json_of(market_summary)
 
 
 def _fitting(

@@ -18,6 +18,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.pages import JsonPage
+from headwater.kernel.rendering import Json
 from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.trading.models import Order, OrderStatus, Side
@@ -55,8 +56,8 @@ class Top(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=200)] = 20
 
 
-async def get_order(order_id: UUID, trading: TradingRepository) -> Order:
-    return await trading.get(order_id)
+async def get_order(order_id: UUID, trading: TradingRepository) -> Json[Order]:
+    return await trading.get_json(order_id)
 
 
 async def list_orders(query: OrderQuery, trading: TradingRepository) -> JsonPage[Order]:
@@ -80,12 +81,12 @@ async def cancel_order(order_id: UUID, tx: Transaction, trading: TradingReposito
     return await trading.cancel_order(tx, order_id, version=if_match)
 
 
-async def order_book(asset_id: UUID, query: Depth, trading: TradingRepository) -> OrderBook:
-    return await trading.order_book(asset_id, query.depth)
+async def order_book(asset_id: UUID, query: Depth, trading: TradingRepository) -> Json[OrderBook]:
+    return await trading.order_book_json(asset_id, query.depth)
 
 
-async def market(query: Top, trading: TradingRepository) -> MarketSummary:
-    return await trading.market_summary(limit=query.limit)
+async def market(query: Top, trading: TradingRepository) -> Json[MarketSummary]:
+    return await trading.market_summary_json(limit=query.limit)
 
 
 # Seeded rows: seeds.py plants them, and a test reads them.
