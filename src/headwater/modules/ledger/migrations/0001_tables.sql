@@ -192,7 +192,7 @@ revoke all on function ledger.grant_to(text) from public;
 select headwater.track('ledger.assets', 'full');
 
 -- next
-select headwater.track('ledger.accounts', 'keys');
+select headwater.track('ledger.accounts', 'keys', '{}', '{head}');
 
 -- next
 -- A change of a balance is told once, by the transfer that made it. The trigger tells what else happens to an account:
@@ -208,7 +208,7 @@ create trigger headwater_change
 alter table ledger.accounts enable always trigger headwater_change;
 
 -- next
-select headwater.track('ledger.transfers', 'keys', '{debit_account_id,credit_account_id}');
+select headwater.track('ledger.transfers', 'keys', '{debit_account_id,credit_account_id}', '{xid}');
 
 -- next
 -- The functions write a transfer and its change in one statement; the trigger is for what must never happen.
