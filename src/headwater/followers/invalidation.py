@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from sqlalchemy import text
 
-from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of, table_name, tags_of
+from headwater.kernel.cache import GUARD_SECONDS, STEPS, columns_that_tell, names_of, tags_of, tags_of_row
 from headwater.kernel.cached_rows import served_as
 from headwater.kernel.errors import Unreachable
 from headwater.kernel.postgres import connect
-from headwater.kernel.rows import shape
 from headwater.kernel.snapshots import covers, parse
 from headwater.kernel.wire import ReplyError, Wire
 
@@ -109,13 +108,12 @@ class Invalidation:
     def __init__(self, system: System, settings: Settings) -> None:
         self.figures = RelayFigures()
         self._settings = settings
-        self._policies: dict[str, tuple[CachePolicy, str]] = {}
-        for module in system.modules:
-            for policy in module.cache:
-                key = shape(policy.model).key_columns[0].name
-                self._policies[table_name(policy.model)] = (policy, key)
-        kinds = (served_as(policy.kind, shape(policy.model)) for policy, _ in self._policies.values())
-        self._serves = ",".join(sorted(kinds)) or "-"
+        self._policies: dict[str, list[tuple[CachePolicy, str]]] = {}
+        policies = [policy for module in system.modules for policy in module.cache]
+        for policy in policies:
+            for table, column in columns_that_tell(policy):
+                self._policies.setdefault(table, []).append((policy, column))
+        self._serves = ",".join(sorted(map(served_as, policies))) or "-"
         self._wire = Wire(settings.valkey_url, silence_seconds_max=_SILENCE_SECONDS_MAX)
         self._bound: tuple[int, int] | None = None
         self._bound_at = 0.0
@@ -206,12 +204,11 @@ class Invalidation:
                 tags |= tags_of(table, None, None, None)
                 return keys, tags, True
             tags |= tags_of(table, key, new, old)
-            known = self._policies.get(table)
-            if known is not None:
-                policy, column = known
+            for policy, column in self._policies.get(table, ()):
                 for said in (key, new, old):
                     if said is not None and said.get(column) is not None:
                         keys[f"{policy.kind}:{said[column]}|{xid}".encode()] = xid
+                        tags |= tags_of_row(policy, said[column])
         return keys, tags, False
 
     async def _floor(self, connection: Any, cursor: Cursor, snapshot: str, last: int) -> int:

@@ -116,7 +116,7 @@ class Entity(Kind):
             form=f"{known.label}({form}){' json' if policy.json else ''}",
         )
         self.strict = policy.level in ("strict", "snapshot")
-        self.served_as = served_as(policy.kind, known)
+        self.served_as = served_as(policy)
         self._stem = policy.kind.encode() + b":"
         self._codec = Codec(known)
         self._loader = _RowLoader(cache.postgres, known, cache.loads)
@@ -326,10 +326,11 @@ class Entity(Kind):
         return rows
 
 
-def served_as(kind: str, known: Shape) -> str:
+def served_as(policy: CachePolicy) -> str:
     """How a relay says that it invalidates the entries of this kind."""
-    said = f"{kind}|{known.table.schema or 'public'}.{known.table.name}|{known.key_columns[0].name}"
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
+    known = shape(policy.model)
+    own = f"{known.table.schema or 'public'}.{known.table.name}.{known.key_columns[0].name}"
+    return hashlib.sha256("|".join((policy.kind, own, *policy.told_by)).encode()).hexdigest()[:8]
 
 
 def body_of(raw: bytes, prefix: bytes) -> tuple[int, bytes]:
