@@ -27,7 +27,7 @@ _FORMAT = "hw1"
 _NONCE_BYTES = 12  # random: one key must not seal more than 2**32 secrets
 _TAG_BYTES = 16
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_REMEDY_FORM = "Write it as name:key, with the base64 of 32 random bytes as key; `headwater keyring new NAME` makes one."
+_REMEDY_FORM = "Write name:key, with the base64 of 32 random bytes as key; `headwater keyring new NAME` makes one."
 
 
 class Keyring:
