@@ -10,7 +10,7 @@ from sqlalchemy import text
 revision = "blockchain_0003"
 down_revision = "blockchain_0002"
 branch_labels = None
-depends_on = ("kernel_0002", "identity_0001", "ledger_0001")
+depends_on = ("kernel_0002", "ledger_0001")
 
 
 def upgrade() -> None:
