@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ async def _rotate(system_name: str, home: Path) -> dict[str, Any]:
         keyring = Keyring.of(settings)
         for column in sealed_columns(system):
             resealed[column.name] = 0
-            while done := await headwater.run(lambda tx, column=column: reseal(tx, column, keyring)):
+            while done := await headwater.run(partial(reseal, column=column, keyring=keyring)):
                 resealed[column.name] += done
                 progress(f"{column.name}: {resealed[column.name]:,} sealed again.")
         return {"current": keyring.current, "keys": list(keyring.names), "resealed": resealed}

@@ -1,5 +1,6 @@
-"""blockchain: the on-chain face of users, the tokenised parts (`assets`), transactions by hash, and oracle prices;
-wallets, the token FODI, rewards and NFTs, which settle in the ledger.
+"""blockchain: the chain's view of users, tokenised parts (`assets`), transactions, prices; wallets, FODI and NFTs.
+
+Wallets and the token FODI settle in the ledger: a row in `fodi_transactions` is a transfer there, whoever writes it.
 
 The front door is `models` (ChainUser, Asset, ChainTransaction, PriceFeed, TransactionStatus; Wallet, TokenTransaction,
 TokenTransactionType, Reward, Nft) and `repository` (AssetRepository, BlockchainRepository, WalletRepository,

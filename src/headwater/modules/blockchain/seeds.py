@@ -18,6 +18,7 @@ from headwater.kernel.seeds import FIRST_KEY, LAST_KEY, Sowing
 from headwater.modules.blockchain.catalogue import CATALOGUE
 from headwater.modules.blockchain.keypairs import base58
 from headwater.modules.blockchain.models import Asset, ChainTransaction, ChainUser, PriceFeed, TransactionStatus
+from headwater.modules.blockchain.token_seeds import sow_tokens
 from headwater.modules.identity.models import User
 
 TRANSACTIONS_DEMO = 400
@@ -50,6 +51,7 @@ async def seed(sowing: Sowing) -> None:
     await sowing.plant(Asset, _assets(sowing, assets, wallets[:_ISSUERS]), total=assets)
     await sowing.plant(ChainTransaction, _transactions(sowing, transactions, wallets, assets), total=transactions)
     await sowing.plant(PriceFeed, _prices(sowing, assets, prices_each), total=assets * prices_each)
+    await sow_tokens(sowing, users)
 
 
 def wallet_of(number: int) -> str:

@@ -5,6 +5,7 @@ A verb writes one row; the triggers of the table move the tokens in the ledger, 
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -105,7 +106,7 @@ class TokenRepository(Repository[TokenTransaction]):
                 field="reason",
             )
         if tx_id is None:
-            tx_id = f"reward:{uuid4()}" if order_id is None else f"reward:{order_id}:{reason}"[:TX_ID_LENGTH_MAX]
+            tx_id = f"reward:{uuid4()}" if order_id is None else _reward_of(order_id, reason)
         known = await self.rewards.find_by(Reward.tx_id == tx_id, tx=tx)
         if known is None:
             to_address = await tx.fetch_value(
@@ -254,6 +255,10 @@ def checked_tx_id(tx_id: str) -> str:
             f"The tx_id has {len(tx_id)} characters.", remedy=f"Pass 1 to {TX_ID_LENGTH_MAX}.", field="tx_id"
         )
     return tx_id
+
+
+def _reward_of(order_id: int, reason: str) -> str:
+    return f"reward:{order_id}:{blake2b(reason.encode(), digest_size=8).hexdigest()}"
 
 
 def _taken(tx_id: str) -> AlreadyExists:

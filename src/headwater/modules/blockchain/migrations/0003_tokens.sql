@@ -104,10 +104,6 @@ begin
         raise exception 'blockchain.wallets: % holds % units of FODI and cannot be removed', old.public_key, account.balance
             using errcode = 'object_not_in_prerequisite_state', hint = 'Transfer or burn them first.';
     end if;
-    if account.balance > 0 then  -- of a seeded wallet: back to the issuer
-        perform ledger.post(array[uuidv7()], '{1}', array[account.id], array[blockchain.fodi_account(null)],
-                            account.balance::text, '{0}', null, null, array['a seeded wallet is removed'], null);
-    end if;
     return old;
 end
 $function$;
@@ -115,6 +111,43 @@ $function$;
 -- next
 create trigger wallets_guard before update of id, public_key, balance or delete on blockchain.wallets
     for each row execute function blockchain.guard_wallet();
+
+-- next
+-- What a seeded wallet still had when it was removed goes back to the issuer.
+create function blockchain.close_wallets() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    left_over record;
+    answer record;
+begin
+    select array_agg(uuidv7()) as ids,
+           array_agg(1::smallint) as kinds,
+           array_agg(a.id order by a.id) as debits,
+           array_agg(blockchain.fodi_account(null)) as credits,
+           string_agg(a.balance::text, ',' order by a.id) as amounts,
+           array_agg(0::smallint) as flags,
+           array_agg('a seeded wallet is removed'::text) as remarks
+      into left_over
+      from gone g join ledger.accounts a on a.id = blockchain.fodi_account(g.id)
+     where a.balance > 0;
+    if left_over.ids is not null then
+        select * into answer
+          from ledger.post(left_over.ids, left_over.kinds, left_over.debits, left_over.credits, left_over.amounts,
+                           left_over.flags, null, null, left_over.remarks, null);
+        if 0 <> any (answer.statuses) then
+            raise exception 'blockchain.wallets: the ledger does not take back what was left (%)', answer.statuses
+                using errcode = 'object_not_in_prerequisite_state';
+        end if;
+    end if;
+    return null;
+end
+$function$;
+
+-- next
+create trigger wallets_close after delete on blockchain.wallets referencing old table as gone
+    for each statement execute function blockchain.close_wallets();
 
 -- next
 -- Who takes part in a transaction: wallets, found by their addresses. The issuer is nobody's wallet: what stands as the
