@@ -32,14 +32,14 @@ def test_the_same_secret_is_sealed_differently_each_time() -> None:
     assert len({keyring.seal(b"secret", bound_to=PLACE) for _ in range(100)}) == 100
 
 
-@given(st.data())
-def test_a_changed_letter_is_noticed(data: st.DataObject) -> None:
+def test_a_changed_letter_is_noticed_wherever_it_is() -> None:
     keyring = Keyring.parse(f"{NEW},{OLD}")
     sealed = keyring.seal(b"a secret of some length", bound_to=PLACE)
-    at = data.draw(st.integers(0, len(sealed) - 2))  # the last letter has bits that stand for nothing
-    letter = data.draw(st.sampled_from([c for c in "abcdefgh:01AZ_-. é\0" if c != sealed[at]]))
-    with pytest.raises((SealBroken, KeyMissing)):
-        keyring.open(sealed[:at] + letter + sealed[at + 1 :], bound_to=PLACE)
+    for at in range(len(sealed) - 1):  # the last letter has bits that stand for nothing
+        for letter in "aA0:_-. é\0":
+            if letter != sealed[at]:
+                with pytest.raises((SealBroken, KeyMissing)):
+                    keyring.open(sealed[:at] + letter + sealed[at + 1 :], bound_to=PLACE)
 
 
 def test_a_seal_cannot_be_renamed_to_another_key() -> None:

@@ -51,7 +51,7 @@ async def test_a_rotation_seals_everything_again_in_steps_and_loses_nothing(
 
 
 async def test_a_rotation_passes_over_rows_that_others_work_on(headwater: Headwater, settings: Settings) -> None:
-    busy, free = await _wallets(headwater, 2)
+    busy, _ = await _wallets(headwater, 2)
     both = Keyring.parse(f"{new_key('new')},{settings.keyring}")
     wallets = headwater.repository(WalletRepository)
     async with headwater.transaction() as other:
