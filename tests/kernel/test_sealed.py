@@ -77,3 +77,20 @@ async def test_a_secret_whose_key_is_gone_or_that_was_moved_stops_the_rotation_a
     with pytest.raises(SealBroken, match=address):
         async with headwater.transaction() as tx:
             await reseal(tx, COLUMN, Keyring.parse(f"{new_key('new')},{settings.keyring}"))
+
+
+async def test_what_no_keyring_has_sealed_is_counted_and_left_as_it_is(
+    headwater: Headwater, settings: Settings
+) -> None:
+    """Rows written by somebody else's SQL, before or beside Headwater."""
+    address, _ = await _wallets(headwater, 2)
+    wallets = headwater.repository(WalletRepository)
+    await wallets.update(
+        headwater.autocommit, (await wallets.by_address(address)).id, encrypted_private_key="of another system"
+    )
+    assert await count_by_key(headwater.postgres, COLUMN) == {"test": 1, "": 1}
+    async with headwater.transaction() as tx:
+        assert await reseal(tx, COLUMN, Keyring.parse(f"{new_key('new')},{settings.keyring}")) == 1
+    assert await count_by_key(headwater.postgres, COLUMN) == {"new": 1, "": 1}
+    with pytest.raises(SealBroken, match="not a secret that a keyring has sealed"):
+        await wallets.sign(address, b"")

@@ -56,7 +56,7 @@ def status(system_name: str, home: Path, as_json: bool) -> None:
     found = asyncio.run(_status(system_name, home))
     lines = [f"The current key is '{found['current']}'." if found["current"] else "There is no key."]
     for column, by_key in found["secrets"].items():
-        lines += [f"{column}: {n:,} by '{key}'" + _remark(key, found) for key, n in by_key.items()] or [f"{column}: 0"]
+        lines += [f"{column}: {n:,} " + _remark(key, found) for key, n in by_key.items()] or [f"{column}: 0"]
     emit(as_json, found, "\n".join(lines))
 
 
@@ -80,9 +80,11 @@ def rotate(system_name: str, home: Path, as_json: bool) -> None:
 
 
 def _remark(key: str, found: dict[str, Any]) -> str:
+    if not key:
+        return "that no keyring has sealed"
     if key not in found["keys"]:
-        return ", WHICH IS NOT IN THE KEYRING"
-    return "" if key == found["current"] else ", which `headwater keyring rotate` seals again"
+        return f"by '{key}', WHICH IS NOT IN THE KEYRING"
+    return f"by '{key}'" + ("" if key == found["current"] else ", which `headwater keyring rotate` seals again")
 
 
 async def _status(system_name: str, home: Path) -> dict[str, Any]:

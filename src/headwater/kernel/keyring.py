@@ -24,6 +24,8 @@ from headwater.kernel.settings import Settings
 
 KEY_BYTES = 32
 _FORMAT = "hw1"
+SEALED = f"{_FORMAT}:"
+"""How every sealed secret begins."""
 _NONCE_BYTES = 12  # random: one key must not seal more than 2**32 secrets
 _TAG_BYTES = 16
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")

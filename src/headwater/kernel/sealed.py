@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Table, and_, func, literal, select, update
+from sqlalchemy import Column, Table, and_, case, func, literal, select, update
 
 from headwater.kernel.errors import ProgrammingError
-from headwater.kernel.keyring import Keyring, sealed_by
+from headwater.kernel.keyring import SEALED, Keyring, sealed_by
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
 from headwater.kernel.postgres import Runner
@@ -63,12 +63,13 @@ def sealed_columns(system: System) -> Iterator[SealedColumn]:
 async def reseal(tx: Transaction, column: SealedColumn, keyring: Keyring) -> int:
     """Seal again, under the current key, up to 500 secrets that have another one; how many. Call it until it says 0.
 
-    Rows that somebody else works on are left for the next call. Raises KeyMissing, SealBroken.
+    Rows that somebody else works on are left for the next call, and what no keyring has sealed is left as it is.
+    Raises KeyMissing, SealBroken.
     """
     keys = list(column.table.primary_key.columns)
     found = await tx.fetch(
         select(*keys, column.owner.label("owner"), column.column.label("sealed"))
-        .where(column.column.is_not(None), ~func.starts_with(column.column, sealed_by(keyring.current)))
+        .where(func.starts_with(column.column, SEALED), ~func.starts_with(column.column, sealed_by(keyring.current)))
         .limit(_BATCH_ROWS)
         .with_for_update(skip_locked=True)
     )
@@ -83,9 +84,11 @@ async def reseal(tx: Transaction, column: SealedColumn, keyring: Keyring) -> int
 
 
 async def count_by_key(runner: Runner, column: SealedColumn) -> dict[str, int]:
-    """How many secrets each key has sealed, by the name of the key."""
-    head = func.split_part(column.column, ":", 1).concat(literal(":")).concat(func.split_part(column.column, ":", 2))
+    """How many secrets each key has sealed, by the name of the key; under '' those that no keyring has sealed."""
+    key = case(
+        (func.starts_with(column.column, SEALED), func.split_part(column.column, ":", 2)), else_=literal("")
+    ).label("key")
     rows = await runner.fetch(
-        select(head.label("head"), func.count().label("secrets")).where(column.column.is_not(None)).group_by(head)
+        select(key, func.count().label("secrets")).where(column.column.is_not(None)).group_by(key)
     )
-    return {row["head"].partition(":")[2]: row["secrets"] for row in rows}
+    return {row["key"]: row["secrets"] for row in rows}

@@ -327,8 +327,9 @@ async def test_a_balance_follows_the_ledger_when_somebody_uses_the_ledger_itself
 # -- many at once -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 async def test_spenders_of_one_wallet_spend_no_unit_twice(
-    headwater: Headwater, tokens: TokenRepository, addresses: list[str], connection: asyncpg.Connection
+    headwater: Headwater, tokens: TokenRepository, addresses: list[str], connection: Any, isolation: Any
 ) -> None:
     one, two, three = addresses
 
@@ -340,7 +341,7 @@ async def test_spenders_of_one_wallet_spend_no_unit_twice(
             await tokens.confirm(tx, f"t{n}")
 
         try:
-            await headwater.run(work)
+            await headwater.run(work, isolation=isolation, attempts_max=60)
         except StateConflict:
             return False
         return True

@@ -152,6 +152,18 @@ async def test_the_inserts_and_joins_of_the_mission_work_as_written(
     assert tuple(opening) == ("mint", "confirmed", 5_000_000_000)
 
 
+async def test_the_first_wallets_of_all_made_at_once_share_one_issuer(
+    headwater: Headwater, wallets: WalletRepository, people: list[UUID], connection: asyncpg.Connection
+) -> None:
+    assert await headwater.repository(TokenRepository).total_supply() == 0
+    await asyncio.gather(
+        *(wallets.create_wallet(headwater.autocommit, user_id=person) for person in people for _ in range(3))
+    )
+    assert await connection.fetchval("select count(*) from ledger.assets where code = 'FODI' and scale = 9") == 1
+    kinds = dict(await connection.fetch("select owner_kind, count(*) from ledger.accounts group by 1"))
+    assert kinds == {"system": 1, "wallet": 9}
+
+
 async def test_a_balance_is_not_set_by_hand(
     headwater: Headwater, wallets: WalletRepository, people: list[UUID], connection: asyncpg.Connection
 ) -> None:

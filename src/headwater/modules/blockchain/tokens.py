@@ -181,7 +181,7 @@ class TokenRepository(Repository[TokenTransaction]):
                 Account.purpose == "issuance",
             )
         )
-        return int(owed)
+        return int(owed or 0)  # before the first wallet there is no issuer
 
     async def _write(
         self,

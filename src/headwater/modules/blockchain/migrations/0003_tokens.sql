@@ -5,14 +5,6 @@
 -- Locks: the rows of the statement, then the accounts in the order of their ids (ledger.post), then the wallets of those
 -- accounts, each of which nobody changes without its account. Two statements of one row each cannot wait for each other.
 -- The functions run with the rights of their owner, so that an application's role needs no right to write the ledger.
-insert into ledger.assets (code, scale) values ('FODI', 9);
-
--- next
--- The issuer: the account that may owe. What it owes is the supply.
-insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
-select id, 'system', '00000000-0000-0000-0000-000000000000', 'issuance', null from ledger.assets where code = 'FODI';
-
--- next
 -- The ledger account of a wallet; without one, the issuer's.
 create function blockchain.fodi_account(wallet_id uuid) returns bigint
 language sql stable security definer
@@ -36,11 +28,21 @@ return id between '5eed0000-0000-8000-8000-000000000000' and '5eedffff-ffff-8fff
 
 -- next
 -- A new wallet has an account in the ledger. One that is inserted with a balance brings it along: it is minted.
+-- The first wallet brings the asset, and the issuer: the one account that may owe, and what it owes is the supply.
 create function blockchain.open_wallets() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+    if not exists (select from ledger.assets where code = 'FODI') then
+        insert into ledger.assets (code, scale) values ('FODI', 9) on conflict do nothing;
+    end if;
+    if blockchain.fodi_account(null) is null then
+        insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
+        select s.id, 'system', '00000000-0000-0000-0000-000000000000', 'issuance', null
+          from ledger.assets s where s.code = 'FODI'
+            on conflict do nothing;
+    end if;
     insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
     select s.id, 'wallet', f.id, 'main', 0 from fresh f, ledger.assets s where s.code = 'FODI' order by f.id
         on conflict do nothing;
