@@ -23,6 +23,7 @@ from headwater.kernel.errors import (
     StateConflict,
 )
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.translation import BROKEN
 from headwater.modules.blockchain.keypairs import Keypair
 from headwater.modules.blockchain.models import (
     TokenTransaction,
@@ -405,7 +406,7 @@ async def test_a_killed_writer_leaves_all_or_nothing(
         if steps == 2:
             await victim.execute("update blockchain.fodi_transactions set status = 'confirmed' where tx_id = 't'")
         await connection.execute("select pg_terminate_backend($1)", victim.get_server_pid())
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, *BROKEN)):
             await victim.execute("commit")
         assert await _balances(connection) == dict(zip(addresses, (1_000, 0, 0), strict=True))
         assert await connection.fetchval("select count(*) from blockchain.fodi_transactions") == 1
