@@ -5,18 +5,23 @@
 -- Locks: the rows of the statement, then the accounts in the order of their ids (ledger.post), then the wallets of those
 -- accounts, each of which nobody changes without its account. Two statements of one row each cannot wait for each other.
 -- The functions run with the rights of their owner, so that an application's role needs no right to write the ledger.
--- The ledger account of a wallet; without one, the issuer's.
+-- The ledger account of a wallet; without one, the issuer's. In PL/pgSQL, which keeps its plan: an SQL function is
+-- planned at each call, which cost more than everything else of a transfer.
 create function blockchain.fodi_account(wallet_id uuid) returns bigint
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-    select a.id
+declare
+    found_id bigint;
+begin
+    select a.id into found_id
       from ledger.accounts a
-      join ledger.assets s on s.id = a.asset_id
-     where s.code = 'FODI'
-       and a.owner_kind = case when wallet_id is null then 'system' else 'wallet' end
+     where a.owner_kind = case when wallet_id is null then 'system' else 'wallet' end
        and a.owner_id = coalesce(wallet_id, '00000000-0000-0000-0000-000000000000')
-       and a.purpose = case when wallet_id is null then 'issuance' else 'main' end
+       and a.asset_id = (select s.id from ledger.assets s where s.code = 'FODI')
+       and a.purpose = case when wallet_id is null then 'issuance' else 'main' end;
+    return found_id;
+end
 $function$;
 
 -- next
@@ -92,7 +97,10 @@ begin
     if tg_op = 'UPDATE' and new.balance = old.balance then
         return new;
     end if;
-    select a.* into account from ledger.accounts a where a.id = blockchain.fodi_account(old.id);
+    select a.* into account
+      from ledger.accounts a
+     where a.owner_kind = 'wallet' and a.owner_id = old.id and a.purpose = 'main'
+       and a.asset_id = (select s.id from ledger.assets s where s.code = 'FODI');
     if tg_op = 'UPDATE' then
         if new.balance <> account.balance then
             raise exception 'blockchain.wallets: the balance of % is % in the ledger and cannot be set to %',
