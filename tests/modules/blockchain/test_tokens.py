@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -394,10 +396,10 @@ async def test_wallets_that_pay_each_other_never_wait_for_each_other(
     assert await _balances(connection) == dict(zip(addresses, (1_000, 1_000, 0), strict=True))
 
 
-async def test_a_killed_writer_leaves_all_or_nothing(
+async def test_an_ended_backend_leaves_all_or_nothing(
     database: str, headwater: Headwater, addresses: list[str], connection: asyncpg.Connection
 ) -> None:
-    """kill -9 of the backend between the insert, the confirmation and the commit: neither side has happened."""
+    """Between the insert, the confirmation and the commit: neither side has happened."""
     one, two, _ = addresses
     for steps in (1, 2):
         victim = await asyncpg.connect(database)
@@ -410,6 +412,62 @@ async def test_a_killed_writer_leaves_all_or_nothing(
             await victim.execute("commit")
         assert await _balances(connection) == dict(zip(addresses, (1_000, 0, 0), strict=True))
         assert await connection.fetchval("select count(*) from blockchain.fodi_transactions") == 1
+
+
+_WRITER = """
+import asyncio, asyncpg, sys
+async def main(database, one, two, who):
+    connection = await asyncpg.connect(database, server_settings={"application_name": "writer"})
+    for n in range(1_000):
+        await connection.execute(
+            "insert into blockchain.fodi_transactions (tx_id, from_address, to_address, amount, tx_type)"
+            " values ($1, $2, $3, 1, 'transfer')", f"{who} {n}", one, two)
+        print(f"pending {who} {n}", flush=True)
+        await connection.execute(
+            "update blockchain.fodi_transactions set status = 'confirmed' where tx_id = $1", f"{who} {n}")
+        print(f"confirmed {who} {n}", flush=True)
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_writers_killed_at_any_moment_lose_nothing_they_were_told_of(
+    database: str, headwater: Headwater, addresses: list[str], connection: asyncpg.Connection
+) -> None:
+    """kill -9 of clients, after as many answers as it happens to be: what was answered is there, and all adds up."""
+    one, two, _ = addresses
+    told: dict[str, str] = {}
+    chance = random.Random(4)
+
+    async def write_until_killed(who: int) -> None:
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _WRITER, database, *((one, two) if who % 2 else (two, one)), str(who),
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert writer.stdout is not None
+        for _ in range(chance.randrange(3, 60)):
+            status, _, tx_id = (await writer.stdout.readline()).decode().strip().partition(" ")
+            told[tx_id] = status
+        writer.kill()
+        for line in (await writer.stdout.read()).decode().splitlines():  # told before it died
+            status, _, tx_id = line.partition(" ")
+            told[tx_id] = status
+        await writer.wait()
+
+    async with headwater.transaction() as tx:
+        await headwater.repository(TokenRepository).mint(tx, tx_id="for two", to_address=two, amount=1_000)
+    await asyncio.gather(*(write_until_killed(who) for who in range(6)))
+    alive = "select count(*) from pg_stat_activity where application_name = 'writer'"
+    while await connection.fetchval(alive):  # what they were saying when they died is still being done
+        pass
+    rows = dict(
+        await connection.fetch(
+            "select tx_id, status::text from blockchain.fodi_transactions where tx_type = 'transfer'"
+        )
+    )
+    assert told.keys() <= rows.keys()
+    assert all(rows[tx_id] == "confirmed" for tx_id, status in told.items() if status == "confirmed")
+    assert len(rows) - len(told) <= 6, "one that was never answered for each writer, at most"
+    assert sum((await _balances(connection)).values()) == 2_000
 
 
 # -- any sequence -----------------------------------------------------------------------------------------------------
