@@ -34,6 +34,7 @@ from headwater.modules.blockchain.models import (
 )
 from headwater.modules.blockchain.repository import TokenRepository, WalletRepository
 from headwater.modules.blockchain.seeds import tx_hash_of
+from headwater.modules.ledger.proof import verify
 
 PLAIN = "INSERT INTO blockchain.fodi_transactions (tx_id, from_address, to_address, amount, tx_type) VALUES "
 
@@ -468,6 +469,7 @@ async def test_writers_killed_at_any_moment_lose_nothing_they_were_told_of(
     assert all(rows[tx_id] == "confirmed" for tx_id, status in told.items() if status == "confirmed")
     assert len(rows) - len(told) <= 6, "one that was never answered for each writer, at most"
     assert sum((await _balances(connection)).values()) == 2_000
+    assert (await verify(headwater.postgres)).faults == []
 
 
 # -- any sequence -----------------------------------------------------------------------------------------------------
@@ -568,3 +570,4 @@ async def test_after_any_sequence_of_operations_every_balance_is_the_ledgers(
         asyncio.run_coroutine_threadsafe(play(steps), loop).result()
 
     await asyncio.to_thread(sequence)
+    assert (await verify(headwater.postgres)).faults == []
