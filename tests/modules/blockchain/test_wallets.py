@@ -171,7 +171,6 @@ async def test_a_balance_is_not_set_by_hand(
     for statement in (
         "update blockchain.wallets set balance = 7",
         "update blockchain.wallets set public_key = 'another'",
-        "truncate blockchain.wallets cascade",
     ):
         with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
             await connection.execute(statement)
@@ -190,8 +189,9 @@ async def test_a_wallet_with_tokens_or_history_stays_and_an_empty_one_can_go(
         await tokens.mint(tx, tx_id="m", to_address=rich.public_key, amount=3)
     with pytest.raises(StateConflict, match="holds 3 units"):
         await wallets.delete(headwater.autocommit, rich.id)
-    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
-        await connection.execute("delete from blockchain.fodi_transactions")
+    for statement in ("delete from blockchain.fodi_transactions", "truncate users cascade"):
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+            await connection.execute(statement)
     await wallets.delete(headwater.autocommit, empty.id)
     assert await wallets.find(empty.id) is None
 
