@@ -62,6 +62,9 @@ async def test_figures_are_told_and_an_entry_that_lies_is_found_and_flushed(
     await cache.wire.send("SET", name, entry.replace(b"true", b"lies"))
     code, found = await run(settings, tmp_path, "verify", "--quick")
     assert (code, found["stale"]) == (6, [name])
+    await cache.report()
+    assert cache.coherence is not None
+    assert (cache.coherence.entries, cache.coherence.stale) == (found["entries"], 1)
 
     code, _ = await run(settings, tmp_path, "flush")
     assert code == 0

@@ -14,7 +14,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from headwater.embedded.valkey import EmbeddedValkey
-from headwater.followers.invalidation import Cursor, Invalidation, relaying
+from headwater.followers.invalidation import Cursor, Invalidation, relay_standing, relaying
 from headwater.kernel.cache import Cache, names_of
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
@@ -168,6 +168,29 @@ async def test_a_cursor_is_read_as_it_was_written() -> None:
     cursor = Cursor("00ff00ff", "1", 17, "5:9:6,7")
     assert Cursor.read(cursor.write()) == cursor
     assert Cursor.read(None) is None
+    assert Cursor.read(b"what another program wrote") is None
+
+
+async def test_a_cursor_is_not_gone_on_from_in_a_database_that_is_not_where_it_was() -> None:
+    cursor = Cursor("00ff00ff", "1", 17, "5:9:6,7")
+    assert cursor.is_of("1", "5:9:6,7", 17)
+    assert cursor.is_of("1", "20:20:", 18)
+    assert not cursor.is_of("2", "20:20:", 18)  # another epoch of the stream
+    assert not cursor.is_of("1", "5:8:6,7", 18)  # put back to before it
+    assert not cursor.is_of("1", "20:20:", 16)  # its sequence too
+
+
+async def test_a_database_that_says_it_was_put_back_begins_a_new_generation(
+    headwater: Headwater, settings: Settings, foreign: Any
+) -> None:
+    async with trusting(headwater, settings):
+        before = await cursor_of(headwater)
+    await foreign.execute("select headwater.restored()")
+    async with trusting(headwater, settings), asyncio.timeout(10):
+        while await cursor_of(headwater) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        after = await cursor_of(headwater)
+    assert before is not None and after is not None and after.generation != before.generation
 
 
 async def test_a_full_valkey_costs_no_error(headwater: Headwater, settings: Settings, tmp_path: Any) -> None:
@@ -190,3 +213,18 @@ _TERMINATE = text(
     "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = 1752629251 "
     "and database = (select oid from pg_database where datname = current_database())"
 )
+
+
+async def test_the_standing_says_how_far_behind_the_cache_is(headwater: Headwater, settings: Settings) -> None:
+    assert await relay_standing(cache_of(headwater)) is None
+    users = headwater.repository(User)
+    async with trusting(headwater, settings):
+        standing = await relay_standing(cache_of(headwater))
+        assert standing is not None
+        assert standing.trusted
+    for _ in range(3):  # nobody carries them
+        await users.create(headwater.autocommit, email=f"{uuid4()}@b.example")
+    standing = await relay_standing(cache_of(headwater))
+    assert standing is not None
+    assert standing.lag_changes == 3
+    assert standing.lag_seconds > 0

@@ -231,8 +231,8 @@ async def test_a_valkey_that_freezes_costs_a_moment_and_no_error(settings: Setti
             await trusted(hw)
             user = await make_user(hw, name="0")
             await hw.repository(User).get(user.id)
-            assert own.identity is not None
-            os.kill(own.identity.pid, signal.SIGSTOP)
+            assert own.server.identity is not None
+            os.kill(own.server.identity.pid, signal.SIGSTOP)
             try:
                 for number in range(5):
                     await hw.repository(User).update(hw.autocommit, user.id, name=str(number))
@@ -240,7 +240,7 @@ async def test_a_valkey_that_freezes_costs_a_moment_and_no_error(settings: Setti
                     assert {one.name for one in found} == {str(number)}
                 assert kind_of(hw).figures.bypasses > 0
             finally:
-                os.kill(own.identity.pid, signal.SIGCONT)
+                os.kill(own.server.identity.pid, signal.SIGCONT)
             await until(lambda: cache_of(hw).wire.up)
             await trusted(hw)
             assert (await hw.repository(User).get(user.id)).name == "4"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import httpx
+import asyncio
 
+import httpx
+import msgspec
+
+from headwater.followers.invalidation import relaying
+from headwater.kernel.cache import Coherence
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.identity.repository import ensure_admin_key
 from headwater.service.app import create_app
@@ -30,12 +35,31 @@ async def test_metrics_show_the_stream_and_each_follower(headwater: Headwater) -
             "insert into headwater.follower (name, state, epoch, position) values ('mirror', 'following', 1, 0)"
         )
     transport = httpx.ASGITransport(create_app(headwater))
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-        shown = (await client.get("/metrics")).text
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+        relaying(headwater.system, headwater.settings),
+    ):
+        async with asyncio.timeout(15):
+            while "headwater_cache_lag_changes 0.0" not in (shown := (await client.get("/metrics")).text):
+                pass
     assert "headwater_stream_epoch 1.0" in shown
     assert "headwater_stream_position 0.0" in shown
     assert 'headwater_follower_lag_changes{follower="mirror"} 0.0' in shown
     assert 'headwater_follower_parked_keys{follower="mirror"} 0.0' in shown
+
+
+async def test_metrics_show_whether_the_cache_is_believed_and_what_verify_found(headwater: Headwater) -> None:
+    cache = headwater.postgres.cache
+    assert cache is not None
+    found = Coherence(at=1.0, entries=200, stale=1)
+    await cache.wire.send(b"SET", cache.coherence_name, msgspec.json.encode(found))
+    await cache.report()
+    transport = httpx.ASGITransport(create_app(headwater))
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        shown = (await client.get("/metrics")).text
+    assert "headwater_cache_believed 0.0" in shown  # no relay runs
+    assert "headwater_cache_coherent_percent 99.5" in shown
+    assert "headwater_cache_verified_entries 200.0" in shown
 
 
 async def test_a_write_over_http_stands_in_the_stream_with_its_actor_and_request(headwater: Headwater) -> None:

@@ -17,14 +17,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from sqlalchemy import text
 
 from headwater.kernel.cache import GUARD_SECONDS, STEPS, columns_that_tell, names_of, tags_of, tags_of_row
+from headwater.kernel.cached_rows import served_as
 from headwater.kernel.errors import Unreachable
 from headwater.kernel.postgres import connect
-from headwater.kernel.snapshots import parse
+from headwater.kernel.rows import shape
+from headwater.kernel.snapshots import covers, parse
 from headwater.kernel.wire import ReplyError, Wire
 
 if TYPE_CHECKING:
+    from headwater.kernel.cache import Cache
     from headwater.kernel.cache_policy import CachePolicy
     from headwater.kernel.module import System
     from headwater.kernel.settings import Settings
@@ -38,12 +42,19 @@ _BOUND_SECONDS = 0.1
 _GUARD_RENEWED_SECONDS = 0.05
 
 _IDENTITY = """SELECT (pg_control_system()).system_identifier::text || ':' || (SELECT oid FROM pg_database
-WHERE datname = current_database())::text, (pg_control_checkpoint()).timeline_id::text"""
+WHERE datname = current_database())::text,
+concat(headwater.identity(), '#',
+       (SELECT concat(number, identity IS NULL) FROM headwater.epoch ORDER BY number DESC LIMIT 1)),
+pg_current_snapshot()::text, coalesce(pg_sequence_last_value('headwater.change_id'::regclass), 0)"""
 # One statement, so one snapshot: what it returns and the cursor that says so cannot differ.
 _POLL = """SELECT now.snapshot::text, now.last, c."table", c.op::text, c.xid::text, c.key, c.new, c.old
 FROM (SELECT pg_current_snapshot() AS snapshot, pg_sequence_last_value($3::regclass) AS last) now
 LEFT JOIN headwater.change c ON now.snapshot::text <> $1 AND c.id > $2
   AND c.xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(c.xid, $1::pg_snapshot)"""
+_BEHIND = text("""SELECT count(*) AS changes,
+  coalesce(extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 AS seconds
+FROM headwater.change WHERE id > :floor AND xid >= pg_snapshot_xmin(CAST(CAST(:at AS text) AS pg_snapshot))
+AND NOT pg_visible_in_snapshot(xid, CAST(CAST(:at AS text) AS pg_snapshot))""")
 
 
 class _CursorMovedError(Exception):
@@ -68,11 +79,17 @@ class Cursor:
 
     @classmethod
     def read(cls, written: bytes | None) -> Cursor | None:
-        """What `write` wrote; None for nothing."""
-        if written is None:
+        """What `write` wrote; None for nothing, and for what another program wrote."""
+        try:
+            generation, history, floor, snapshot = (written or b"").decode().split("|")
+            parse(snapshot)
+            return cls(generation, history, int(floor), snapshot)
+        except ValueError:
             return None
-        generation, history, floor, snapshot = written.decode().split("|")
-        return cls(generation, history, int(floor), snapshot)
+
+    def is_of(self, history: str, snapshot: str, last: int) -> bool:
+        """Whether a database of this history, which is at `snapshot` and at the change `last`, may be where it was."""
+        return self.history == history and covers(snapshot, self.snapshot) and self.floor <= last
 
 
 @dataclass(slots=True)
@@ -97,6 +114,8 @@ class Invalidation:
             for policy in module.cache:
                 for table, column in columns_that_tell(policy):
                     self._policies.setdefault(table, []).append((policy, column))
+        kinds = {served_as(policy.kind, shape(policy.model)) for module in system.modules for policy in module.cache}
+        self._serves = ",".join(sorted(kinds)) or "-"
         self._wire = Wire(settings.valkey_url, silence_seconds_max=_SILENCE_SECONDS_MAX)
         self._bound: tuple[int, int] | None = None
         self._bound_at = 0.0
@@ -128,7 +147,7 @@ class Invalidation:
 
     async def _lead(self, connection: Any) -> None:
         """Go on from the cursor Valkey holds. Returns by an error only."""
-        identity, timeline = await connection.fetchrow(_IDENTITY)
+        identity, history, at, last_change = await connection.fetchrow(_IDENTITY)
         cursor_name, guard_name = names_of(identity)
         poll = await connection.prepare(_POLL)
         written: bytes | None = await self._wire.send_get(cursor_name)
@@ -136,8 +155,8 @@ class Invalidation:
         cursor = Cursor.read(written)
         seconds, micros = await self._wire.send(b"TIME")
         server_ms, renewed_at = int(seconds) * 1000 + int(micros) // 1000, 0.0
-        if cursor is None or cursor.history != timeline:
-            cursor = await self._begin(connection, timeline)
+        if cursor is None or not cursor.is_of(history, at, last_change):
+            cursor = await self._begin(connection, history)
             server_ms = await self._advance(cursor_name, guard_name, written, cursor, {}, set(), b"", 0)
             written = cursor.write()
         pause = _PAUSE_SECONDS_MIN
@@ -159,8 +178,8 @@ class Invalidation:
             floor = await self._floor(connection, cursor, snapshot, last)
             generation = os.urandom(4).hex() if whole else cursor.generation
             self.figures.generations += whole
-            after = Cursor(generation, timeline, floor, snapshot)
-            guard = f"{run_id} {generation} {floor}".encode()
+            after = Cursor(generation, history, floor, snapshot)
+            guard = f"{run_id} {generation} {floor} {server_ms} {self._serves}".encode()
             guard_at = server_ms + int(GUARD_SECONDS * 1000)
             server_ms = await self._advance(cursor_name, guard_name, written, after, keys, tags, guard, guard_at)
             cursor, written, renewed_at = after, after.write(), now
@@ -169,12 +188,12 @@ class Invalidation:
                 pause = _PAUSE_SECONDS_MIN
             await asyncio.sleep(pause)
 
-    async def _begin(self, connection: Any, timeline: str) -> Cursor:
+    async def _begin(self, connection: Any, history: str) -> Cursor:
         """Valkey knows nothing, or of another history: a new generation, as of now. Older entries are none any more."""
         self.figures.generations += 1
         self._bound = None
         snapshot = await connection.fetchval("SELECT pg_current_snapshot()::text")
-        return Cursor(os.urandom(4).hex(), timeline, 0, snapshot)
+        return Cursor(os.urandom(4).hex(), history, 0, snapshot)
 
     def _concerned(self, changes: list[Any]) -> tuple[dict[bytes, str], set[bytes], bool]:
         """Entries with the transaction that changed them, tags, and whether a whole table was emptied."""
@@ -249,6 +268,24 @@ class Invalidation:
             if not now_ms:
                 raise _CursorMovedError
         return int(now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStanding:
+    """How far the cache has been told. Lag is what was committed and not carried to it yet."""
+
+    trusted: bool
+    lag_changes: int
+    lag_seconds: float
+
+
+async def relay_standing(cache: Cache) -> RelayStanding | None:
+    """Where the cursor in Valkey stands; None when there is none. Raises Unreachable, ReplyError."""
+    cursor = Cursor.read(await cache.wire.send_get(cache.cursor_name))
+    if cursor is None:
+        return None
+    behind = await cache.postgres.fetch_one(_BEHIND, floor=cursor.floor, at=cursor.snapshot)
+    return RelayStanding(cache.believes(), behind.changes, behind.seconds)
 
 
 _POSTGRES = (asyncpg.PostgresError, asyncpg.InterfaceError)

@@ -59,6 +59,15 @@ local function put(key, value, ms)
   return true
 end
 
+-- Marks, cursor and guard are kept even by a full Valkey: it lets a script write on that has begun by taking away.
+local function must(key, ...)
+  local done = redis.pcall('SET', key, ...)
+  if type(done) == 'table' and done.err then
+    redis.call('DEL', key)
+    redis.call('SET', key, ...)
+  end
+end
+
 local function bury(key, needs)
   if needs == '0;' then redis.call('DEL', key) else put(key, 'T' .. needs, TOMBSTONE_MS) end
 end
@@ -142,7 +151,7 @@ function steps.mark(key, token, ms)
   local value = redis.call('GET', key)
   local tokens = value and string.match(value, '^D(.-)|')
   tokens = tokens and tokens .. ',' .. token or token
-  redis.call('SET', key, 'D' .. tokens .. '|' .. needs_of(value), 'PX', ms)
+  must(key, 'D' .. tokens .. '|' .. needs_of(value), 'PX', ms)
   return 1
 end
 
@@ -183,8 +192,8 @@ function steps.advance(key, expected, next, guard, guard_at, rows)
   local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
   for i = 1, tonumber(rows) do invalidate(KEYS[2 + i], ARGV[6 + i]) end
   for i = 3 + tonumber(rows), #KEYS do redis.call('DEL', KEYS[i]) end
-  if next ~= '' then redis.call('SET', key, next) end
-  if tonumber(guard_at) > now then redis.call('SET', KEYS[2], guard, 'PX', math.floor(tonumber(guard_at) - now)) end
+  if next ~= '' then must(key, next) end
+  if tonumber(guard_at) > now then must(KEYS[2], guard, 'PX', math.floor(tonumber(guard_at) - now)) end
   return now
 end
 

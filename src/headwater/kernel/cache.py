@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
@@ -46,13 +47,14 @@ _MARK_MS = 10_000
 _LOADS_MAX = 4
 _FLOORS_MAX = 10_000
 _CHANGES_MAX = 1_000
+_TAG_LENGTH_MAX = 64
 _V, _L, _T, _D = (ord(letter) for letter in "VLTD")
 
 _IDENTITY = text(
     """SELECT (pg_control_system()).system_identifier::text || ':' || (SELECT oid FROM pg_database
        WHERE datname = current_database())::text"""
 )
-_WRITTEN = """SELECT "table", key, new, old FROM headwater.change
+_WRITTEN = """SELECT "table", op::text, key, new, old FROM headwater.change
 WHERE id > $1 AND xid = pg_current_xact_id_if_assigned() LIMIT $2"""
 
 
@@ -74,6 +76,7 @@ class Cache:
             for table, column in columns_that_tell(policy):
                 self.told_by.setdefault(table, []).append((entity, column))
             self.kinds.append(entity)
+        self.strict = any(entity.strict for entity in self.entities.values())
         self.wire = Wire(url, pushed=self._pushed, lost=self._distrust)
         if any(kind.near is not None for kind in self.kinds):
             self.wire.greet.append((b"CLIENT", b"TRACKING", b"ON", b"OPTIN"))
@@ -81,9 +84,11 @@ class Cache:
         self.good_until = 0.0
         self.near_until = 0.0
         self.floors: dict[bytes, tuple[str, float]] = {}
-        self.cursor_name = self.guard_name = self.figures_name = b""
+        self.coherence: Coherence | None = None
+        self.cursor_name = self.guard_name = self.figures_name = self.coherence_name = b""
         self._generation = b""
         self._changes_from = 0
+        self._guard: tuple[bytes, float] = (b"", 0.0)  # as it was read last, and when it first read so
         self._bypass_until = 0.0
         self._flights: dict[tuple[bytes, bytes], asyncio.Future[Loaded]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,6 +105,7 @@ class Cache:
         identity = str(await self.postgres.fetch_value(_IDENTITY))
         self.cursor_name, self.guard_name = names_of(identity)
         self.figures_name = self.cursor_name.replace(b":cursor", b":figures")
+        self.coherence_name = self.cursor_name.replace(b":cursor", b":coherence")
         await self.wire.open()
         with contextlib.suppress(*UNREACHABLE):
             await self.look()
@@ -116,14 +122,18 @@ class Cache:
 
     async def look(self) -> None:
         """Read the guard once. Raises Unreachable or ReplyError."""
-        sent = monotonic()
-        guard, left = await asyncio.gather(
-            self.wire.send_get(self.guard_name), self.wire.send(b"PTTL", self.guard_name)
+        sent, connects, run_id = monotonic(), self.wire.connects_total, self.wire.run_id
+        # First how long, then what: a guard renewed in between is believed for the shorter time of the two.
+        left, guard = await asyncio.gather(
+            self.wire.send(b"PTTL", self.guard_name), self.wire.send_get(self.guard_name)
         )
         words = [] if guard is None else guard.decode().split(" ")
-        if len(words) != 3 or words[0] != self.wire.run_id or left <= 0:
+        same = self.wire.up and self.wire.connects_total == connects  # it may be another server by now
+        if not same or not run_id or len(words) != 5 or words[0] != run_id or left <= 0 or not self._served(words[4]):
             self._distrust()
             return
+        if guard != self._guard[0]:
+            self._guard = (guard, sent)
         generation = bytes.fromhex(words[1])
         if generation != self._generation:
             self._generation = generation
@@ -131,8 +141,18 @@ class Cache:
                 kind.generation(generation)
         self._changes_from = int(words[2])
         if sent >= self._bypass_until:
-            self.good_until = sent + left / 1000
+            # Each renewal writes another guard. One that stays the same ends by this clock, whatever Valkey's does.
+            self.good_until = min(sent + left / 1000, self._guard[1] + GUARD_SECONDS)
             self.near_until = min(self.good_until, sent + _NEAR_SECONDS)
+
+    def believes(self) -> bool:
+        """Whether what Valkey says counts now."""
+        return monotonic() < self.good_until
+
+    def _served(self, told: str) -> bool:
+        """Whether the relay knows every kind of this process: an older program's may lead, or another system's."""
+        known = told.split(",")
+        return all(each.served_as in known for each in self.entities.values())
 
     async def _watch(self) -> None:
         for turn in itertools.count():
@@ -146,7 +166,10 @@ class Cache:
             await asyncio.sleep(_GUARD_LOOK_SECONDS)
 
     async def report(self) -> None:
-        """Leave this process's figures where `headwater cache stats` finds them."""
+        """Leave this process's figures where `headwater cache stats` finds them, and see what `verify` has left."""
+        if self.wire.up:
+            left = await self.wire.send_get(self.coherence_name)
+            self.coherence = None if left is None else msgspec.json.decode(left, type=Coherence)
         if self.figures and self.wire.up:
             said = {"at": time.time(), "kinds": {name: asdict(each) for name, each in self.figures.items()}}
             name = self.figures_name
@@ -188,6 +211,9 @@ class Cache:
             old = monotonic() - _BYPASS_SECONDS  # older than that, the guard says the same
             self.floors = {key: floor for key, floor in self.floors.items() if floor[1] > old}
         self.floors[name] = (snapshot, monotonic())
+        for kind in self.entities.values():  # a value kept nearby has seen less
+            if kind.near is not None and kind.owns(name):
+                kind.discard_near(name)
 
     def below_floor(self, name: bytes, snapshot: bytes) -> bool:
         """Whether an entry has seen less than this process has."""
@@ -223,13 +249,15 @@ class Cache:
         kind.figures.misses += 1
         wait_until, pause = monotonic() + 3 * LEASE_MS / 1000, 0.001
         try:
-            while True:
+            while self.believes():  # while this waited, Valkey may have been replaced
                 lease = _lease(raw)
                 if lease is None or lease[2] != prefix:
                     token = self.token()
                     raw = await self.step(name, b"lease", token, prefix, LEASE_MS, avoid)
                     if raw is None:
                         return await self._lead(kind, name, prefix, token, load)
+                    if not self.believes():
+                        break
                     if raw[0] == _V:
                         at, snapshot = body_of(raw, prefix)
                         if not self.below_floor(name, snapshot):
@@ -250,7 +278,7 @@ class Cache:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 0.008)
                 raw = await self.wire.send_get(name)
-                if raw is not None and raw.startswith(prefix):
+                if raw is not None and raw.startswith(prefix) and self.believes():
                     at, snapshot = body_of(raw, prefix)
                     if snapshot != avoid and not self.below_floor(name, snapshot):
                         return kind.decode(raw[at:])
@@ -349,6 +377,9 @@ class Cache:
         steps = [self.step(entity.name_of(key), b"invalidate", b"") for entity, key in written.rows]
         steps += [_plain(self.wire, b"DEL", tag) for tag in written.tags]
         outcomes = await asyncio.gather(*steps, return_exceptions=True)
+        for entity, key in written.rows:  # again: a read that was on its way before may have been kept since
+            if entity.near is not None:
+                entity.near.discard(key)
         if any(isinstance(outcome, UNREACHABLE) for outcome in outcomes):
             self.bypass()
 
@@ -357,7 +388,7 @@ class Cache:
         written = Written()
         self.add_values(written, model, values)
         if written:
-            await asyncio.shield(self.invalidate(written))
+            await asyncio.shield(self._spawn(self.invalidate(written)))
 
     def add_values(self, written: Written, model: type[Model], values: Sequence[Any]) -> None:
         """What a verb has written concerns: the row, and the lists it was and is in."""
@@ -408,13 +439,15 @@ class Cache:
             await self.invalidate(written)
         if not complete:
             self.bypass()
+            if self.strict:  # nobody is told of the commit before every reader has heard of it, or lost the guard
+                await asyncio.sleep(_BYPASS_SECONDS)
 
     async def unseen(self, written: Written, connection: Any) -> bool:
         """Add what a transaction wrote past the verbs, as the change stream has captured it. False: it was too much."""
         rows = await connection.fetch(_WRITTEN, self._changes_from, _CHANGES_MAX + 1)
         for row in rows:
             self.add_change(written, row["table"], row["key"], row["new"], row["old"])
-        return len(rows) <= _CHANGES_MAX
+        return len(rows) <= _CHANGES_MAX and not any(row["op"] == "t" for row in rows)
 
     def add_change(
         self,
@@ -437,6 +470,18 @@ class Cache:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class Coherence(msgspec.Struct, frozen=True):
+    """What `headwater cache verify` has found last: how many entries it compared, and how many were stale."""
+
+    at: float
+    entries: int
+    stale: int
+
+    @property
+    def percent(self) -> float:
+        return 100.0 if not self.entries else 100.0 * (self.entries - self.stale) / self.entries
 
 
 class Marks(NamedTuple):
@@ -475,17 +520,17 @@ def tags_of(
     found = {tag_name(table)}
     for said in (key, new, old):
         for column, value in (said if isinstance(said, dict) else {}).items():
-            if isinstance(value, (str, int)) and len(str(value)) <= 64:
+            if isinstance(value, (str, int)):
                 found.add(tag_name(table, column, value))
     return found
 
 
 def tag_name(table: str, column: str = "", value: Any = None) -> bytes:
-    """The Valkey key of a tag."""
-    if not column:
-        return f"tag:{table}".encode()
+    """The Valkey key of a tag. A value that a change may tell otherwise (null, a time, a long text) means the table."""
     plain = value.value if isinstance(value, enum.Enum) else value
-    return f"tag:{table}:{column}={json_text(plain)}".encode()
+    if not column or not isinstance(plain, (str, int, UUID)) or len(spoken := json_text(plain)) > _TAG_LENGTH_MAX:
+        return f"tag:{table}".encode()
+    return f"tag:{table}:{column}={spoken}".encode()
 
 
 def columns_that_tell(policy: CachePolicy) -> list[tuple[str, str]]:

@@ -141,6 +141,8 @@ class _Results(Kind):
                     stamps[i] = token if there is None else there
         except UNREACHABLE:
             return await self._direct(make)
+        if not cache.believes():  # another server may have answered in between
+            return await self._direct(make)
         prefix = stem + b"".join(stamps)
 
         async def load() -> Loaded:

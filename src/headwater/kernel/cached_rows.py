@@ -105,7 +105,8 @@ class Entity(Kind):
             stale_seconds=policy.stale_seconds,
             form=f"{known.label}({form})",
         )
-        self.strict = policy.level == "strict"
+        self.strict = policy.level in ("strict", "snapshot")
+        self.served_as = served_as(policy.kind, known)
         self._stem = policy.kind.encode() + b":"
         self._codec = Codec(known)
         self._loader = _RowLoader(cache.postgres, known, cache.loads)
@@ -151,12 +152,15 @@ class Entity(Kind):
         value, snapshot = await self._loader.load(key)
         return Loaded(value, self._codec.encode(value), snapshot)
 
-    async def differs(self, name: bytes) -> bool:
-        """Whether an entry, the same before and after the row was read, says something else than the row."""
+    async def differs(self, name: bytes) -> bool | None:
+        """Whether an entry, the same before and after the row was read, says something else than the row.
+
+        None when there is none that a reader would believe.
+        """
         wire, prefix = self.cache.wire, self.prefix
         raw = await wire.send_get(name)
         if raw is None or not raw.startswith(prefix):
-            return False
+            return None
         loaded = await self.load(self._key_type(name[len(self._stem) :].decode()))
         at, snapshot = body_of(raw, prefix)
         again = await wire.send_get(name)
@@ -270,6 +274,12 @@ class Entity(Kind):
             cache.raise_floor(name, snapshot)
         await asyncio.gather(*fills, return_exceptions=True)
         return rows
+
+
+def served_as(kind: str, known: Shape) -> str:
+    """How a relay says that it invalidates the entries of this kind."""
+    said = f"{kind}|{known.table.schema or 'public'}.{known.table.name}|{known.key_columns[0].name}"
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
 def body_of(raw: bytes, prefix: bytes) -> tuple[int, bytes]:

@@ -100,8 +100,8 @@ class Repository(Generic[M]):
         self.postgres = postgres
         self._shape = shape(self.model)
         self._templates = _templates(self._shape)
-        self._loader = self._shared_loader()
         self._cached = postgres.cache.entities.get(self.model) if postgres.cache is not None else None
+        self._loader = None if self._cached is not None else self._shared_loader()  # the cache gathers its own loads
 
     # -- reads -------------------------------------------------------------------------------------------------------
 

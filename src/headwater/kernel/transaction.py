@@ -185,7 +185,7 @@ async def _commit_coherently(cache: Cache, tx: Transaction, written: Written, li
     """COMMIT, and tell the cache what was written: strict rows are marked before it, everything is gone after it."""
     complete, marks = True, NO_MARKS
     try:
-        if tx._statements > tx._told:
+        if tx._statements > tx._told or cache.strict:  # a trigger or a cascade may have written strict rows
             try:
                 complete = await cache.unseen(written, link.connection)
             except asyncpg.PostgresError:  # a statement had failed; COMMIT will say so

@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from headwater.followers.invalidation import RelayStanding
 from headwater.kernel.changes import Position
 from headwater.kernel.followers import Standing
 from headwater.kernel.postgres import PoolFigures
 from headwater.service.admission import Admission
 
 if TYPE_CHECKING:
-    from headwater.kernel.cache import Cache
+    from headwater.kernel.cache import Cache, Coherence
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -51,6 +52,7 @@ class StreamFigures:
 
     position: Position
     followers: Sequence[Standing]
+    relay: RelayStanding | None = None
 
 
 class Metrics(Collector):
@@ -106,6 +108,12 @@ class Metrics(Collector):
                 for spec in fields(figures):
                     happened.add_metric((kind, spec.name), getattr(figures, spec.name))
             yield happened
+            yield GaugeMetricFamily(
+                "headwater_cache_believed", "1 while the relay's guard stands, 0 while reads pass the cache by.",
+                float(self.cache.believes()),
+            )  # fmt: skip
+            if self.cache.coherence is not None:
+                yield from _coherence_families(self.cache.coherence)
         yield requests
         yield seconds
         door = self._admission
@@ -132,10 +140,26 @@ class Metrics(Collector):
             yield from _stream_families(self.stream)
 
 
+def _coherence_families(found: Coherence) -> Iterator[Any]:
+    """What `headwater cache verify` has found last."""
+    yield GaugeMetricFamily(
+        "headwater_cache_coherent_percent", "Sampled entries that said what PostgreSQL said.", found.percent
+    )
+    yield GaugeMetricFamily("headwater_cache_verified_entries", "How many entries were sampled.", found.entries)
+    yield GaugeMetricFamily("headwater_cache_verified_at_seconds", "When, in Unix time.", found.at)
+
+
 def _stream_families(stream: StreamFigures) -> Iterator[Any]:
     """The stream's position, and each follower's lag and parked changes."""
     yield GaugeMetricFamily("headwater_stream_epoch", "The epoch of the change stream.", stream.position.epoch)
     yield GaugeMetricFamily("headwater_stream_position", "The last position that was told.", stream.position.number)
+    if stream.relay is not None:
+        for what, told, value in (
+            ("lag_changes", "Changes that were committed and not carried to the cache yet.", stream.relay.lag_changes),
+            ("lag_seconds", "Seconds since the first of them was written.", stream.relay.lag_seconds),
+            ("believed", "Whether this process believes the cache.", stream.relay.trusted),
+        ):
+            yield GaugeMetricFamily(f"headwater_cache_{what}", told, float(value))
     for name, said, of in (
         ("position", "The position a follower has applied.", "position"),
         ("lag_changes", "Changes that were told and that a follower has not applied.", "lag_changes"),
