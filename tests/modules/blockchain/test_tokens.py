@@ -328,6 +328,20 @@ async def test_a_balance_follows_the_ledger_when_somebody_uses_the_ledger_itself
     assert rows == {one: 877, two: 123}
 
 
+async def test_rows_that_a_restore_copies_are_not_booked_again(
+    addresses: list[str], connection: asyncpg.Connection
+) -> None:
+    before = await connection.fetch("select * from ledger.transfers")
+    (row,) = await connection.fetch("select * from blockchain.fodi_transactions")
+    async with connection.transaction():
+        await connection.execute("set local session_replication_role = replica")
+        await connection.execute("delete from blockchain.fodi_transactions")
+        await connection.copy_records_to_table("fodi_transactions", schema_name="blockchain", records=[tuple(row)])
+    assert await connection.fetch("select * from ledger.transfers") == before
+    assert await connection.fetch("select * from blockchain.fodi_transactions") == [row]
+    await _balances(connection)
+
+
 # -- many at once -----------------------------------------------------------------------------------------------------
 
 
