@@ -23,6 +23,7 @@ _COMMANDS = {
     "cache": "Tell what the cache does, compare it with PostgreSQL, empty it.",
     "ledger": "Tell who has what, prove that it adds up, torture it.",
     "stream": "Tell where the change stream stands, and what it tells.",
+    "keyring": "Make keys for what is encrypted at rest, and rotate them.",
     "backup": "Write a backup (comes with a later issue).",
     "restore": "Bring a backup back (comes with a later issue).",
     "new": "Make the package of a module of your own.",

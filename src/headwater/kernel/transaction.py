@@ -87,7 +87,7 @@ class Transaction(Runner):
     async def _wrote(self, model: type[Model], *values: Any) -> None:
         cache = self.postgres.cache
         if cache is not None and self.written is not None:
-            self._told += 1
+            self._told += not model.__tracked__.writes_more
             cache.add_values(self.written, model, values)
 
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:

@@ -1,4 +1,4 @@
-"""The ledger over HTTP: money moves, holds are spent in parts, a refusal is told again, balances are not for everybody."""
+"""The ledger over HTTP: money moves, holds are spent in parts, a refusal is told again, balances need a scope."""
 
 from __future__ import annotations
 

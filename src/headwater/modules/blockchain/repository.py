@@ -26,7 +26,23 @@ from headwater.modules.blockchain.models import (
     PriceFeed,
     TransactionStatus,
 )
+from headwater.modules.blockchain.nfts import NftRepository
+from headwater.modules.blockchain.tokens import TokenRepository
+from headwater.modules.blockchain.wallets import WalletBalance, WalletRepository
 from headwater.modules.identity.models import KycStatus
+
+__all__ = [
+    "AMOUNT_MAX",
+    "AssetChanges",
+    "AssetRepository",
+    "BlockchainRepository",
+    "NftRepository",
+    "TokenRepository",
+    "UserStats",
+    "WalletBalance",
+    "WalletOwner",
+    "WalletRepository",
+]
 
 QUERIES = Queries.load(__package__)
 

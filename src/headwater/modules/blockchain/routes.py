@@ -40,6 +40,7 @@ from headwater.modules.blockchain.repository import (
     UserStats,
     WalletOwner,
 )
+from headwater.modules.blockchain.token_routes import TOKEN_ROUTES
 
 Wallet = Annotated[str, Meta(pattern=formats.WALLET_PATTERN, description="A Solana address in base58.")]
 Address = Annotated[str, Meta(pattern=formats.ADDRESS_PATTERN, description="Base58, or 0x and 40 hexadecimal digits.")]
@@ -525,4 +526,5 @@ ROUTES: tuple[Route, ...] = (
         tag="blockchain",
         location="/api/blockchain/prices/{symbol}",
     ),
+    *TOKEN_ROUTES,
 )
