@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
@@ -11,7 +11,7 @@ from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.queries import NamedQuery, Queries
 from headwater.modules.blockchain.models import Asset, ChainUser
 from headwater.modules.identity.models import User
-from headwater.modules.ledger.repository import LedgerRepository
+from headwater.modules.ledger.repository import LedgerRepository, Move
 from headwater.modules.trading.commands import Cancel, Outcome, Place
 from headwater.modules.trading.markets import MarketRepository, token_of
 from headwater.modules.trading.models import Order, Settlement, Side, Trade
@@ -127,24 +127,35 @@ class Marketplace:
 
     async def fund(self, money: int = 10**9, tokens: int = 10**6) -> Marketplace:
         """Everybody gets money, and tokens of every part."""
-        for user_id in self.people:
-            await self.give(user_id, money)
-            for asset_id in self.parts:
-                await self.give_tokens(user_id, asset_id, tokens)
+        everybody = {user_id: money for user_id in self.people}
+        await self.endow(everybody, {(user_id, part): tokens for user_id in self.people for part in self.parts})
         return self
 
     async def give(self, user_id: UUID, money: int) -> None:
-        async with self.headwater.transaction() as tx:
-            await self.ledger.open_asset(tx, "USD", scale=2)
-            issuance = await self.ledger.account(tx, "issuance", None, "USD", credit_limit=None)
-            mine = await self.ledger.account(tx, "user", user_id, "USD")
-            if money:
-                (await self.ledger.transfer(tx, debit=issuance.id, credit=mine.id, amount=money)).or_raise()
+        """Issue money to somebody."""
+        await self.endow({user_id: money}, {})
 
     async def give_tokens(self, user_id: UUID, asset_id: UUID, tokens: int) -> None:
-        if tokens:
-            async with self.headwater.transaction() as tx:
-                await self.markets.issue(tx, asset_id, user_id=user_id, quantity=tokens)
+        """Issue tokens to somebody."""
+        await self.endow({}, {(user_id, asset_id): tokens})
+
+    async def endow(self, money: Mapping[UUID, int], tokens: Mapping[tuple[UUID, UUID], int]) -> None:
+        """Issue money and tokens to many, in one transaction."""
+        wanted = [("USD", None, money)] + [
+            (token_of(part), part, {user: n for (user, asset), n in tokens.items() if asset == part})
+            for part in dict.fromkeys(asset for _, asset in tokens)
+        ]
+        async with self.headwater.transaction() as tx:
+            moves: list[Move] = []
+            for code, issuer, amounts in wanted:
+                await self.ledger.open_asset(tx, code, scale=2 if code == "USD" else 0)
+                issuance = await self.ledger.account(tx, "issuance", issuer, code, credit_limit=None)
+                owners = await self.ledger.accounts(tx, "user", amounts, code) if amounts else {}
+                moves += [
+                    Move(debit=issuance.id, credit=owners[user].id, amount=n) for user, n in amounts.items() if n
+                ]
+            for receipt in await self.ledger.post(tx, moves):
+                receipt.or_raise()
 
     async def run(self, *commands: Place | Cancel) -> list[Outcome]:
         return await self.headwater.run(lambda tx: self.trading.run(tx, commands))

@@ -49,20 +49,27 @@ $function$;
 -- actions: place (a new order), enter (an order that somebody has inserted into trading.orders), cancel.
 -- outcomes: open, partially_filled, filled, cancelled (on demand, or because an order met one of its own user);
 -- refused: insufficient_funds, no_user, no_asset, no_order, not_open, other_version.
-create function trading.run(
-    actions text[],
-    given_ids uuid[],               -- cancel, enter: which order
-    wanted_versions bigint[],       -- cancel: only if the order has this version; null: whichever it has
-    given_users uuid[],             -- place, enter: these and all that follow
-    given_assets uuid[],
-    given_sides trading.order_side[],
-    given_prices numeric[],
-    given_quantities numeric[]      -- enter: what is still to be filled
-) returns table (
-    outcome text,
-    id uuid, user_id uuid, asset_id uuid, side trading.order_side, price numeric, quantity numeric,
-    filled_quantity numeric, status trading.order_status, cancelled_at timestamptz, created_at timestamptz,
-    updated_at timestamptz, version bigint
+create function trading.match(
+    in actions text[],
+    in given_ids uuid[],               -- cancel, enter: which order
+    in wanted_versions bigint[],       -- cancel: only if the order has this version; null: whichever it has
+    in given_users uuid[],             -- place, enter: these and all that follow
+    in given_assets uuid[],
+    in given_sides trading.order_side[],
+    in given_prices numeric[],
+    in given_quantities numeric[],     -- enter: what is still to be filled
+    out outcomes text[],
+    out ids uuid[],                    -- the order of each command
+    -- what the ledger is to do: 1 move, 2 hold, 3 post a hold, 4 void a hold
+    out moves integer,
+    out move_ids uuid[],
+    out move_kinds smallint[],
+    out move_debits bigint[],
+    out move_credits bigint[],
+    out move_amounts text[],
+    out move_flags smallint[],
+    out move_holds uuid[],
+    out refers boolean                 -- whether some of it refers to holds
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -79,8 +86,6 @@ declare
     token_escrows bigint[];
     at_once boolean[];
     market_at integer;
-    outcomes text[] := '{}';
-    ids uuid[] := '{}';             -- the order of each command
     pays bigint[];                  -- per command that places: the account its order is paid from,
     receives bigint[];              -- and the one its proceeds go to
     touched bigint[];               -- every account to lock
@@ -135,21 +140,18 @@ declare
     fill_buyers uuid[] := '{}';
     fill_sellers uuid[] := '{}';
     fill_settled boolean[] := '{}';
-    -- what the ledger is to do: 1 move, 2 hold, 3 post a hold, 4 void a hold
-    moves integer := 0;
-    move_ids uuid[] := '{}';
-    move_kinds smallint[] := '{}';
-    move_debits bigint[] := '{}';
-    move_credits bigint[] := '{}';
-    move_amounts text[] := '{}';
-    move_flags smallint[] := '{}';
-    move_holds uuid[] := '{}';
-    refers boolean := false;
-    statuses smallint[];
 begin
-    if commands is null or commands = 0 then
-        return;
-    end if;
+    outcomes := '{}';
+    ids := '{}';
+    moves := 0;
+    move_ids := '{}';
+    move_kinds := '{}';
+    move_debits := '{}';
+    move_credits := '{}';
+    move_amounts := '{}';
+    move_flags := '{}';
+    move_holds := '{}';
+    refers := false;
 
     -- 1. The markets, in order.
     select array_agg(distinct a) into involved from (
@@ -171,10 +173,12 @@ begin
           into pays, receives
           from unnest(given_users, given_assets, given_sides) with ordinality c (user_id, asset_id, side, n)
           left join trading.markets m on m.asset_id = c.asset_id
-          left join ledger.accounts cash on cash.owner_kind = 'user' and cash.owner_id = c.user_id
-               and cash.asset_id = m.money_id and cash.purpose = 'main'
-          left join ledger.accounts token on token.owner_kind = 'user' and token.owner_id = c.user_id
-               and token.asset_id = m.token_id and token.purpose = 'main';
+          left join lateral (  -- OFFSET keeps it a look into the index, row by row
+              select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
+                 and a.asset_id = m.money_id and a.purpose = 'main' offset 0) cash on true
+          left join lateral (
+              select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
+                 and a.asset_id = m.token_id and a.purpose = 'main' offset 0) token on true;
         exit when attempt = 2 or not exists (
             select from unnest(actions, pays, receives) c (action, pays, receives)
              where c.action <> 'cancel' and (c.pays is null or c.receives is null)
@@ -231,6 +235,7 @@ begin
 
     -- 5. Decide, one by one.
     for i in 1 .. commands loop
+        ids[i] := null;
         if actions[i] = 'cancel' then
             ids[i] := given_ids[i];
             select o.version, o.status into known from trading.orders o where o.id = given_ids[i];
@@ -481,21 +486,57 @@ begin
           from unnest(fill_escrows, fill_ids, fill_buyers, fill_sellers, fill_prices, fill_quantities, fill_settled)
                f (id, trade, buyer, seller, price, quantity, settled);
     end if;
+end
+$function$;
 
-    -- 7. Settle. The ledger cannot refuse what was decided under its locks; if it does, nothing of this happened.
-    if moves > 0 then
-        select p.statuses into statuses
-          from ledger.post(move_ids, move_kinds, move_debits, move_credits, array_to_string(move_amounts, ','), move_flags,
-                           case when refers then move_holds end, null, null, null) p;
-        if statuses <> array_fill(0::smallint, array[moves]) then
-            raise exception 'trading.run: the ledger refused to settle, with the statuses %', statuses
+-- next
+-- Runs a batch of commands: decides them, writes what was decided, and settles it in the ledger. Returns the outcome of
+-- each, in their order, with its order as it stands then. Apart from trading.match, whose settings the functions of the
+-- ledger must not see.
+create function trading.run(
+    actions text[], given_ids uuid[], wanted_versions bigint[], given_users uuid[], given_assets uuid[],
+    given_sides trading.order_side[], given_prices numeric[], given_quantities numeric[]
+) returns table (
+    outcome text,
+    id uuid, user_id uuid, asset_id uuid, side trading.order_side, price numeric, quantity numeric,
+    filled_quantity numeric, status trading.order_status, cancelled_at timestamptz, created_at timestamptz,
+    updated_at timestamptz, version bigint
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $function$
+#variable_conflict use_column
+declare
+    decided record;
+    answers smallint[];
+begin
+    if actions is null or cardinality(actions) = 0 then
+        return;
+    end if;
+    select * into decided from trading.match(
+        actions, given_ids, wanted_versions, given_users, given_assets, given_sides, given_prices, given_quantities
+    );
+    -- The ledger cannot refuse what was decided under its locks; if it does, nothing of this happened.
+    if decided.moves > 0 then
+        select p.statuses into answers from ledger.post(
+            decided.move_ids, decided.move_kinds, decided.move_debits, decided.move_credits,
+            array_to_string(decided.move_amounts, ','), decided.move_flags,
+            case when decided.refers then decided.move_holds end, null, null, null
+        ) p;
+        if answers <> array_fill(0::smallint, array[decided.moves]) then
+            raise exception 'trading.run: the ledger refused to settle, with the statuses %', answers
                 using errcode = 'data_corrupted';
         end if;
     end if;
     return query
-        select outcomes[c.n], o.id, o.user_id, o.asset_id, o.side, o.price, o.quantity, o.filled_quantity, o.status,
-               o.cancelled_at, o.created_at, o.updated_at, o.version
-          from generate_series(1, commands) c (n) left join trading.orders o on o.id = ids[c.n]
+        select c.outcome, o.*
+          from unnest(decided.outcomes, decided.ids) with ordinality c (outcome, id, n)
+          left join lateral (
+              select o.id, o.user_id, o.asset_id, o.side, o.price, o.quantity, o.filled_quantity, o.status,
+                     o.cancelled_at, o.created_at, o.updated_at, o.version
+                from trading.orders o where o.id = c.id offset 0) o on true
          order by c.n;
 end
 $function$;
