@@ -6,7 +6,7 @@ import enum
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
@@ -50,9 +50,6 @@ _side = native_enum(Side, name="order_side", schema="trading")
 _order_status = native_enum(OrderStatus, name="order_status", schema="trading")
 _escrow_state = native_enum(EscrowState, name="escrow_state", schema="trading")
 _settlement = native_enum(Settlement, name="settlement", schema="trading")
-
-_resting = text("status in ('open', 'partially_filled')")
-
 
 class OpenMarket(Model, schema="trading"):
     """The market of one asset: the currency it is traded in, and how its fills settle. Its row is the lock of its book.
@@ -121,8 +118,6 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
             name="status",
         ),
         CheckConstraint("(status = 'cancelled') = (cancelled_at is not null)", name="cancelled_at"),
-        # The order book: the resting orders of one asset and side by price, then by time.
-        Index("orders_book_idx", "asset_id", "side", "price", "created_at", "id", postgresql_where=_resting),
         Index("orders_user_id_created_at_id_idx", "user_id", "created_at", "id"),
         Index("orders_asset_id_created_at_id_idx", "asset_id", "created_at", "id"),
         Index("orders_created_at_id_idx", "created_at", "id"),

@@ -77,10 +77,9 @@ cross join (
 with book as (
     select asset_id,
            count(*) as resting_orders,
-           max(price) filter (where side = 'buy') as best_bid,
-           min(price) filter (where side = 'sell') as best_ask
-    from trading.orders
-    where status in ('open', 'partially_filled')
+           max(- rank) filter (where side = 'buy') as best_bid,
+           min(rank) filter (where side = 'sell') as best_ask
+    from trading.resting
     group by asset_id
 ), history as (
     select asset_id,

@@ -81,17 +81,19 @@ as $function$
 #variable_conflict use_column
 declare
     commands constant integer := cardinality(actions);
-    involved uuid[];                -- the markets, sorted
-    money_escrows bigint[];         -- and of each, in the same order: the accounts of its escrow, and whether it settles at once
+    cancelling uuid[];
+    involved uuid[];                -- the assets of the commands, sorted
+    markets uuid[];                 -- those with a market, sorted, and of each, in this order:
+    money_escrows bigint[];         -- the accounts of its escrow, and whether it settles at once
     token_escrows bigint[];
     at_once boolean[];
     market_at integer;
     pays bigint[];                  -- per command that places: the account its order is paid from,
     receives bigint[];              -- and the one its proceeds go to
     touched bigint[];               -- every account to lock
-    accounts bigint[];              -- those of the commands, sorted
+    accounts bigint[];              -- the same, sorted
     spendable numeric[];            -- what each of them can spend now
-    somebody_holds boolean;
+    lacking boolean;
     pays_at integer;
     receives_at integer;
     maker_at integer;
@@ -105,6 +107,7 @@ declare
     limit_price numeric;
     limit_rank numeric;
     need numeric;
+    held numeric;
     remaining numeric;
     fill numeric;
     value numeric;
@@ -153,24 +156,38 @@ begin
     move_holds := '{}';
     refers := false;
 
-    -- 1. The markets, in order.
-    select array_agg(distinct a) into involved from (
-        select unnest(given_assets) union all
-        select o.asset_id from trading.orders o where o.id = any (given_ids)
-    ) as those (a) where a is not null;
-    perform trading.open_market(a) from unnest(involved) a
-      where not exists (select from trading.markets m where m.asset_id = a);
-    select array_agg(m.asset_id), array_agg(m.money_escrow), array_agg(m.token_escrow),
-           array_agg(m.settlement = 'immediate')
-      into involved, money_escrows, token_escrows, at_once
-      from (select * from trading.markets m where m.asset_id = any (involved) order by m.asset_id for no key update) m;
-    update trading.markets m set batches = m.batches + 1 where m.asset_id = any (involved);
+    -- 1. The markets, in order; those of unknown assets are never there. The first order for an asset opens its market.
+    select array_agg(distinct a) into involved from unnest(given_assets) a where a is not null;
+    if array_position(actions, 'cancel') is not null then
+        cancelling := array_remove(given_ids, null);
+        select array_agg(distinct a) into involved from (
+            select unnest(involved) union all
+            select o.asset_id from trading.orders o where o.id = any (cancelling)
+        ) as those (a);
+    end if;
+    for attempt in 1 .. 2 loop
+        if cardinality(involved) = 1 then
+            update trading.markets m set batches = m.batches + 1 where m.asset_id = involved[1]
+            returning array[m.asset_id], array[m.money_escrow], array[m.token_escrow], array[m.settlement = 'immediate']
+            into markets, money_escrows, token_escrows, at_once;
+        else
+            select array_agg(m.asset_id), array_agg(m.money_escrow), array_agg(m.token_escrow),
+                   array_agg(m.settlement = 'immediate')
+              into markets, money_escrows, token_escrows, at_once
+              from (select * from trading.markets m where m.asset_id = any (involved)
+                     order by m.asset_id for no key update) m;
+            update trading.markets m set batches = m.batches + 1 where m.asset_id = any (markets);
+        end if;
+        exit when attempt = 2 or cardinality(markets) = cardinality(involved);
+        perform trading.open_market(a) from unnest(involved) a where array_position(markets, a) is null;
+    end loop;
 
     -- 2. The accounts of those who place orders; who has none yet gets them.
     for attempt in 1 .. 2 loop
         select array_agg(case c.side when 'buy' then cash.id else token.id end order by c.n),
-               array_agg(case c.side when 'buy' then token.id else cash.id end order by c.n)
-          into pays, receives
+               array_agg(case c.side when 'buy' then token.id else cash.id end order by c.n),
+               bool_or(m.asset_id is not null and (cash.id is null or token.id is null))
+          into pays, receives, lacking
           from unnest(given_users, given_assets, given_sides) with ordinality c (user_id, asset_id, side, n)
           left join trading.markets m on m.asset_id = c.asset_id
           left join lateral (  -- OFFSET keeps it a look into the index, row by row
@@ -179,10 +196,7 @@ begin
           left join lateral (
               select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
                  and a.asset_id = m.token_id and a.purpose = 'main' offset 0) token on true;
-        exit when attempt = 2 or not exists (
-            select from unnest(actions, pays, receives) c (action, pays, receives)
-             where c.action <> 'cancel' and (c.pays is null or c.receives is null)
-        );
+        exit when attempt = 2 or not lacking;
         insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
         select distinct a.asset_id, 'user', u.id, 'main', 0
           from unnest(given_users, given_assets) c (user_id, asset_id)
@@ -192,13 +206,15 @@ begin
         on conflict (owner_kind, owner_id, asset_id, purpose) do nothing;
     end loop;
 
-    -- 3. Lock what the batch can touch: its own accounts, those of the orders it cancels, those of the markets, and
-    --    those of the orders it can reach in the book. A batch that buys n units reaches the orders before which less
-    --    than n units stand: nobody passes over an order, except over one that is cancelled.
-    touched := array_cat(pays, receives);
-    for gone in select * from trading.resting r where r.order_id = any (given_ids) loop
-        touched := array_append(touched, gone.pays);
-    end loop;
+    -- 3. What the batch can touch: its own accounts, those of the orders it cancels, those of the markets, and those of
+    --    the orders it can reach in the book. A batch that buys n units reaches the orders before which less than n
+    --    units stand: nobody passes over an order, except over one that is cancelled.
+    touched := array_cat(array_cat(pays, receives), array_cat(money_escrows, token_escrows));
+    if cancelling is not null then
+        for gone in select * from trading.resting r where r.order_id = any (cancelling) loop
+            touched := array_append(touched, gone.pays);
+        end loop;
+    end if;
     for reach in
         select c.asset_id, case c.side when 'buy' then 'sell' else 'buy' end::trading.order_side as side,
                sum(c.quantity) as quantity, max(case c.side when 'buy' then c.price else - c.price end) as limit_rank
@@ -214,24 +230,17 @@ begin
             exit when reachable <= 0;
             touched := array_append(touched, maker.pays);
             touched := array_append(touched, maker.receives);
-            if maker.order_id = any (given_ids) is not true then
+            if cancelling is null or maker.order_id <> all (cancelling) then
                 reachable := reachable - maker.remaining;
             end if;
         end loop;
     end loop;
-    touched := array_cat(touched, array_cat(money_escrows, token_escrows));
-    perform from ledger.accounts a where a.id = any (touched) order by a.id for no key update;
 
-    -- 4. What those who place orders can spend, now that nobody else can spend it.
-    for attempt in 1 .. 2 loop
-        select array_agg(a.id), array_agg(case when a.credit_limit is null then 'infinity'::numeric
-                                          else a.balance - a.held + a.credit_limit end), bool_or(a.held > 0)
-          into accounts, spendable, somebody_holds
-          from (select * from ledger.accounts a
-                 where a.id = any (array_cat(pays, receives)) and a.closed_at is null order by a.id) a;
-        exit when attempt = 2 or somebody_holds is not true;
-        exit when ledger.expire_of(accounts) = 0;
-    end loop;
+    -- 4. Lock these accounts, and see what each can spend, now that nobody else can spend it.
+    select array_agg(a.id), array_agg(case when a.closed_at is not null then 0 when a.credit_limit is null then 'infinity'
+                                      else a.balance - a.held + a.credit_limit end)
+      into accounts, spendable
+      from (select * from ledger.accounts a where a.id = any (touched) order by a.id for no key update) a;
 
     -- 5. Decide, one by one.
     for i in 1 .. commands loop
@@ -269,16 +278,14 @@ begin
             move_holds[moves] := gone.hold_id;
             refers := true;
             pays_at := width_bucket(gone.pays, accounts);
-            if pays_at > 0 and accounts[pays_at] = gone.pays then
-                spendable[pays_at] := spendable[pays_at]
-                    + case gone.side when 'buy' then - gone.rank * gone.remaining else gone.remaining end;
-            end if;
+            spendable[pays_at] := spendable[pays_at]
+                + case gone.side when 'buy' then - gone.rank * gone.remaining else gone.remaining end;
             continue;
         end if;
 
         -- 5a. An order: can it be paid?
-        market_at := width_bucket(given_assets[i], involved);
-        if market_at is null or market_at = 0 or involved[market_at] <> given_assets[i] then
+        market_at := array_position(markets, given_assets[i]);
+        if market_at is null then
             outcomes[i] := 'no_asset';
             continue;
         end if;
@@ -292,7 +299,14 @@ begin
         need := case when buying then limit_price * remaining else remaining end;
         pays_at := width_bucket(pays[i], accounts);
         receives_at := width_bucket(receives[i], accounts);
-        if pays_at is null or pays_at = 0 or accounts[pays_at] <> pays[i] or spendable[pays_at] < need then
+        if spendable[pays_at] < need then  -- unless a hold is over that nobody has noticed
+            select a.held into held from ledger.accounts a where a.id = pays[i];
+            if held > 0 and ledger.expire_of(pays[i : i]) > 0 then
+                select spendable[pays_at] + held - a.held into strict spendable[pays_at]
+                  from ledger.accounts a where a.id = pays[i];
+            end if;
+        end if;
+        if spendable[pays_at] < need then
             outcomes[i] := 'insufficient_funds';
             continue;
         end if;
@@ -415,13 +429,9 @@ begin
                 move_debits[moves] := token_escrow;
                 move_credits[moves] := case when buying then receives[i] else maker.receives end;
                 move_amounts[moves] := fill;
-                if receives_at > 0 and accounts[receives_at] = receives[i] then
-                    spendable[receives_at] := spendable[receives_at] + case when buying then fill else value end;
-                end if;
+                spendable[receives_at] := spendable[receives_at] + case when buying then fill else value end;
                 maker_at := width_bucket(maker.receives, accounts);
-                if maker_at > 0 and accounts[maker_at] = maker.receives then
-                    spendable[maker_at] := spendable[maker_at] + case when buying then value else fill end;
-                end if;
+                spendable[maker_at] := spendable[maker_at] + case when buying then value else fill end;
             end if;
         end loop;
 
@@ -444,7 +454,7 @@ begin
                                           when new_filled[k] > 0 then 'partially_filled' else 'open' end;
         if remaining > 0 and not new_cancelled[k] then
             buying := given_sides[new_commands[k]] = 'buy';
-            market_at := width_bucket(given_assets[new_commands[k]], involved);
+            market_at := array_position(markets, given_assets[new_commands[k]]);
             moves := moves + 1;
             move_ids[moves] := new_holds[k];
             move_kinds[moves] := 2;
@@ -456,25 +466,33 @@ begin
         end if;
     end loop;
     perform set_config('headwater.matching', 'yes', true);  -- these are not plain writes
-    insert into trading.orders (id, user_id, asset_id, side, price, quantity, filled_quantity, status, cancelled_at)
-    select n.id, given_users[n.command], given_assets[n.command], given_sides[n.command], given_prices[n.command],
-           given_quantities[n.command], n.filled, outcomes[n.command]::trading.order_status,
-           case when n.cancelled then now() end
-      from unnest(new_ids, new_commands, new_filled, new_cancelled) n (id, command, filled, cancelled)
-     where actions[n.command] = 'place';
-    update trading.orders o
-       set filled_quantity = o.filled_quantity + c.filled,
-           status = case when c.cancelled then 'cancelled' when o.filled_quantity + c.filled = o.quantity then 'filled'
-                         else 'partially_filled' end::trading.order_status,
-           cancelled_at = case when c.cancelled then now() end, updated_at = now(), version = o.version + 1
-      from (select e.id, sum(e.filled) as filled, bool_or(e.cancelled) as cancelled
-              from (select * from unnest(changed_ids, changed_by, changed_cancelled)
-                    union all
-                    select n.id, n.filled, n.cancelled
-                      from unnest(new_ids, new_commands, new_filled, new_cancelled) n (id, command, filled, cancelled)
-                     where actions[n.command] = 'enter' and (n.filled > 0 or n.cancelled)) e (id, filled, cancelled)
-             group by e.id) c
-     where o.id = c.id;
+    if array_position(actions, 'place') is not null then
+        insert into trading.orders (id, user_id, asset_id, side, price, quantity, filled_quantity, status, cancelled_at)
+        select n.id, given_users[n.command], given_assets[n.command], given_sides[n.command], given_prices[n.command],
+               given_quantities[n.command], n.filled, outcomes[n.command]::trading.order_status,
+               case when n.cancelled then now() end
+          from unnest(new_ids, new_commands, new_filled, new_cancelled) n (id, command, filled, cancelled)
+         where actions[n.command] = 'place';
+    end if;
+    for k in 1 .. placed loop
+        if actions[new_commands[k]] = 'enter' and (new_filled[k] > 0 or new_cancelled[k]) then
+            changes := changes + 1;
+            changed_ids[changes] := new_ids[k];
+            changed_by[changes] := new_filled[k];
+            changed_cancelled[changes] := new_cancelled[k];
+        end if;
+    end loop;
+    if changes > 0 then
+        update trading.orders o
+           set filled_quantity = o.filled_quantity + c.filled,
+               status = case when c.cancelled then 'cancelled' when o.filled_quantity + c.filled = o.quantity
+                             then 'filled' else 'partially_filled' end::trading.order_status,
+               cancelled_at = case when c.cancelled then now() end, updated_at = now(), version = o.version + 1
+          from (select e.id, sum(e.filled) as filled, bool_or(e.cancelled) as cancelled
+                  from unnest(changed_ids, changed_by, changed_cancelled) e (id, filled, cancelled)
+                 group by e.id) c
+         where o.id = c.id;
+    end if;
     perform set_config('headwater.matching', '', true);
     if fills > 0 then
         insert into trading.trades (id, asset_id, buy_order_id, sell_order_id, taker_side, price, quantity)
