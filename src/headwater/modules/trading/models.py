@@ -51,6 +51,7 @@ _order_status = native_enum(OrderStatus, name="order_status", schema="trading")
 _escrow_state = native_enum(EscrowState, name="escrow_state", schema="trading")
 _settlement = native_enum(Settlement, name="settlement", schema="trading")
 
+
 class OpenMarket(Model, schema="trading"):
     """The market of one asset: the currency it is traded in, and how its fills settle. Its row is the lock of its book.
 

@@ -129,7 +129,9 @@ class TradingRepository(Repository[Order]):
         place = Place(user_id=user_id, asset_id=asset_id, side=side, price=price, quantity=quantity)
         [outcome] = await self.run(tx, [place])
         if outcome.outcome is Answer.NO_USER:
-            raise MissingReference("trading.orders: there is no such user.", remedy="Check the id.", columns=["user_id"])
+            raise MissingReference(
+                "trading.orders: there is no such user.", remedy="Check the id.", columns=["user_id"]
+            )
         if outcome.outcome is Answer.NO_ASSET:
             raise MissingReference(
                 "trading.orders: there is no such asset.", remedy="Check the id.", columns=["asset_id"]
