@@ -161,7 +161,7 @@ async def test_two_orders_cannot_hold_the_same_money(workshop, people, give, mon
     assert sum([(await workshop.told(order))[1] for order in orders]) == 400
 
 
-async def test_of_paying_and_giving_back_at_the_same_moment_one_happens(workshop, people, give, money_of, crowd) -> None:
+async def test_of_paying_and_giving_back_at_once_one_happens(workshop, people, give, money_of, crowd) -> None:
     await give(people[CUSTOMER], 1_000)
     for _ in range(4):
         order, (only,) = await workshop.order(100)

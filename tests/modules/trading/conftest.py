@@ -5,11 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
+from tests.modules.trading.marketplace import Marketplace
 
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.models import Model
 from headwater.modules.trading.models import Order
-from tests.modules.trading.marketplace import Marketplace
 
 
 @pytest.fixture

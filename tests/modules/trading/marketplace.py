@@ -1,4 +1,4 @@
-"""A marketplace for tests: people with money and tokens, commands in batches, and what must be true after any of them."""
+"""A marketplace for tests: people with money and tokens, commands in batches, and what must be true afterwards."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ where o.filled_quantity <> coalesce(t.traded, 0)
 
 -- name: wrong_escrows
 -- Markets whose escrow accounts hold more or less than their unsettled escrows say.
-select m.asset_id, money.balance, coalesce(e.amount, 0) as amount, token.balance as tokens, coalesce(e.quantity, 0) as quantity
+select m.asset_id, money.balance, e.amount, token.balance as tokens, e.quantity
 from trading.markets m
 join ledger.accounts money on money.id = m.money_escrow
 join ledger.accounts token on token.id = m.token_escrow
@@ -90,7 +90,8 @@ where e.id is null or e.amount <> t.price * t.quantity or e.buyer_id <> b.user_i
 -- Markets in which a buyer bids what a seller asks, and they have not met.
 select b.asset_id, b.best_bid, a.best_ask
 from (select asset_id, max(- rank) as best_bid from trading.resting where side = 'buy' group by asset_id) b
-join (select asset_id, min(rank) as best_ask from trading.resting where side = 'sell' group by asset_id) a using (asset_id)
+join (select asset_id, min(rank) as best_ask from trading.resting where side = 'sell' group by asset_id) a
+  on a.asset_id = b.asset_id
 where b.best_bid >= a.best_ask
 """
 )
@@ -127,7 +128,7 @@ class Marketplace:
 
     async def fund(self, money: int = 10**9, tokens: int = 10**6) -> Marketplace:
         """Everybody gets money, and tokens of every part."""
-        everybody = {user_id: money for user_id in self.people}
+        everybody = dict.fromkeys(self.people, money)
         await self.endow(everybody, {(user_id, part): tokens for user_id in self.people for part in self.parts})
         return self
 
@@ -151,9 +152,7 @@ class Marketplace:
                 await self.ledger.open_asset(tx, code, scale=2 if code == "USD" else 0)
                 issuance = await self.ledger.account(tx, "issuance", issuer, code, credit_limit=None)
                 owners = await self.ledger.accounts(tx, "user", amounts, code) if amounts else {}
-                moves += [
-                    Move(debit=issuance.id, credit=owners[user].id, amount=n) for user, n in amounts.items() if n
-                ]
+                moves += [Move(debit=issuance.id, credit=owners[user].id, amount=n) for user, n in amounts.items() if n]
             for receipt in await self.ledger.post(tx, moves):
                 receipt.or_raise()
 

@@ -104,9 +104,7 @@ class Exchange:
 
     def held_tokens(self, user: int, asset: int) -> int:
         """What the sell orders of a user reserve of one asset."""
-        return sum(
-            o.reserves for o in self.orders.values() if o.user == user and o.side == "sell" and o.asset == asset
-        )
+        return sum(o.reserves for o in self.orders.values() if o.user == user and o.side == "sell" and o.asset == asset)
 
     def book(self, asset: int, side: Side) -> list[Order]:
         """The resting orders of one side, best price first, then first come."""

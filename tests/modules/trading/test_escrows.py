@@ -6,12 +6,12 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
+from tests.modules.trading.marketplace import Marketplace
 
 from headwater.kernel.errors import InvalidValue, NotFound, StateConflict, VersionConflict
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.trading.escrows import EscrowRepository
 from headwater.modules.trading.models import Escrow, EscrowState, Settlement, Side
-from tests.modules.trading.marketplace import Marketplace
 
 
 @pytest.fixture
@@ -103,7 +103,9 @@ async def test_an_escrow_that_does_not_exist_is_not_found_and_one_without_a_trad
         await step(headwater, "release", stray.id)
 
 
-async def test_an_escrow_needs_two_parties_an_amount_and_a_settlement_that_fits_its_state(headwater, escrows, people) -> None:
+async def test_an_escrow_needs_two_parties_an_amount_and_a_settlement_that_fits_its_state(
+    headwater, escrows, people
+) -> None:
     good = {"buyer_id": people[0], "seller_id": people[1], "amount": 500}
     held = await escrows.create(headwater.autocommit, **good)
     assert (held.state, held.settled_at) == (EscrowState.HELD, None)
@@ -111,5 +113,3 @@ async def test_an_escrow_needs_two_parties_an_amount_and_a_settlement_that_fits_
         with pytest.raises(InvalidValue):
             await escrows.create(headwater.autocommit, **(good | wrong))
     assert await escrows.count() == 1
-
-

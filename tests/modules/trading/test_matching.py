@@ -6,11 +6,11 @@ from uuid import UUID
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from headwater.modules.trading.commands import Answer, Cancel, Place
-from headwater.modules.trading.models import Settlement, Side
 from tests.modules.trading import reference
 from tests.modules.trading.marketplace import Marketplace
+
+from headwater.modules.trading.commands import Cancel, Place
+from headwater.modules.trading.models import Settlement, Side
 
 PEOPLE, PARTS = 3, 2
 
@@ -76,9 +76,7 @@ async def test_any_commands_in_any_batches_trade_as_the_reference_does(
 
     number_of = {order_id: number for number, order_id in ids.items()}
     assert [
-        reference.Trade(
-            number_of[t.buy_order_id], number_of[t.sell_order_id], t.taker_side.value, t.price, t.quantity
-        )
+        reference.Trade(number_of[t.buy_order_id], number_of[t.sell_order_id], t.taker_side.value, t.price, t.quantity)
         for t in await here.trades()
     ] == exchange.trades
     for number, order in exchange.orders.items():

@@ -276,8 +276,8 @@ ROUTES: tuple[Route, ...] = (
         path="/api/governance/proposals/{proposal_id}/execute",
         handler=execute_proposal,
         summary="Execute a passed proposal",
-        description="Once. What it spends moves from the treasury to its recipient in the same transaction; refused when "
-        "the treasury lacks it.",
+        description="Once. What it spends moves from the treasury to its recipient in the same transaction; refused "
+        "when the treasury lacks it.",
         scope="governance:proposal:write",
         raises=(*_STEP_RAISES, MissingReference),
         path_examples=_PATH,

@@ -1,4 +1,4 @@
-"""Treasury: what the users own together, one account in the ledger per currency. Only an executed proposal spends it."""
+"""Treasury: what the users own together, an account in the ledger per currency. Only an executed proposal spends it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Treasury:
         return receipt.or_raise()
 
     async def spend(self, tx: Transaction, proposal: Proposal) -> None:
-        """Pay what a proposal says, once: the transfer's id follows from the proposal. Nothing for one that spends none.
+        """Pay what a proposal says, once: the transfer's id follows from the proposal. Nothing if it spends nothing.
 
         Raises StateConflict when the treasury lacks it, MissingReference for a currency that the ledger does not know.
         """
@@ -54,7 +54,7 @@ class Treasury:
             debit=treasury.id,
             credit=account.id,
             amount=amount,
-            id=id_of("governance", proposal.id, "spend"),
+            id=spend_id(proposal.id),
             reference=f"proposal:{proposal.id}",
         )
         if receipt.status is Status.EXCEEDS_BALANCE:
@@ -77,3 +77,8 @@ class Treasury:
                 remedy="Open it in the ledger, or spend another one.",
                 columns=["spend_currency"],
             ) from unknown
+
+
+def spend_id(proposal_id: UUID) -> UUID:
+    """The transfer that pays what a proposal says."""
+    return id_of("governance", proposal_id, "spend")

@@ -43,7 +43,7 @@ class Payments:
         last = len(milestones) - 1
         moves = [
             Move(
-                id=_hold_id(milestone.id),
+                id=hold_id(milestone.id),
                 debit=customer.id,
                 credit=escrow,
                 amount=milestone.amount,
@@ -74,7 +74,7 @@ class Payments:
             return  # nothing was held for an order that has not started
         escrow = await self._escrow(tx, order)
         account = await self._ledger.account(tx, "user", user_id, order.currency)
-        moves = [Move(id=_settle_id(m.id), debit=escrow, credit=account.id, amount=m.amount) for m in held]
+        moves = [Move(id=settle_id(m.id), debit=escrow, credit=account.id, amount=m.amount) for m in held]
         for receipt in await self._ledger.post(tx, moves):
             receipt.or_raise()
         await tx.execute(
@@ -86,11 +86,13 @@ class Payments:
         return account.id
 
 
-def _hold_id(milestone_id: UUID) -> UUID:
+def hold_id(milestone_id: UUID) -> UUID:
+    """The transfer that takes a milestone's amount from the customer."""
     return id_of("manufacturing", milestone_id, "hold")
 
 
-def _settle_id(milestone_id: UUID) -> UUID:
+def settle_id(milestone_id: UUID) -> UUID:
+    """The transfer that pays it or gives it back."""
     return id_of("manufacturing", milestone_id, "settle")
 
 

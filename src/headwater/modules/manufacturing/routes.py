@@ -307,8 +307,9 @@ ROUTES: tuple[Route, ...] = (
         handler=advance_order,
         summary="Take an order to its next status",
         description="pending to in_production (with a milestone at least), to quality_check (the work of all is done), "
-        "to completed (all have passed inspection); from quality_check back to in_production for rework. When production "
-        "starts, what the milestones are worth is held from the customer; refused when the customer cannot pay.",
+        "to completed (all have passed inspection); from quality_check back to in_production for rework. When "
+        "production starts, what the milestones are worth is held from the customer; refused when they "
+        "cannot pay.",
         scope="manufacturing:order:write",
         raises=(NotFound, StateConflict, VersionConflict, InvalidValue),
         path_examples=_ORDER_PATH,
@@ -413,8 +414,8 @@ ROUTES: tuple[Route, ...] = (
         path="/api/manufacturing/milestones/{milestone_id}/inspections",
         handler=record_inspection,
         summary="Record an inspection",
-        description="Of a completed milestone, which then has passed or failed. One that has passed is paid to the maker "
-        "of the part in the same transaction; a failed one goes back to in_progress.",
+        description="Of a completed milestone, which then has passed or failed. One that has passed is paid to the "
+        "maker of the part in the same transaction; a failed one goes back to in_progress.",
         status=201,
         scope="manufacturing:inspection:write",
         raises=(NotFound, StateConflict, MissingReference, InvalidValue),

@@ -1,8 +1,8 @@
 """Trading: the market for tokenised parts. Owns markets, orders, the book, the trades and their escrows.
 
-An order is placed and matched at once: by price, then by time, at the price of the one that waited, in as many parts as
-it takes. Before that, what it needs is reserved in the ledger: money for a buy, the asset's tokens for a sell. Each fill
-moves through an escrow there, in the same transaction. What is not filled rests in the book and can be cancelled.
+An order is placed and matched at once: by price, then by time, at the price of the one that waited, in as many parts
+as it takes. What it needs is reserved in the ledger: money for a buy, the asset's tokens for a sell. Each fill moves
+through an escrow there, in the same transaction. What is not filled rests in the book and can be cancelled.
 Nobody trades with themselves: an order that would meet one of its own user is cancelled for what is left of it.
 
 Units: `quantity` counts the smallest unit of the asset, `price` is in minor units of the market's currency for one such

@@ -2,7 +2,7 @@
 
 A market that settles immediately releases each fill at once. In one that settles on release, money and tokens of a fill
 wait in the market's escrow accounts until somebody says where they go. Each way out moves both in the ledger, under ids
-that can be used once: the escrow's own for the money, its trade's for the tokens.
+that follow from the escrow and can be used once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headwater.kernel.pages import Page
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.repository import Repository
 from headwater.kernel.transaction import Transaction
-from headwater.modules.ledger.repository import LedgerRepository, Move
+from headwater.modules.ledger.repository import LedgerRepository, Move, id_of
 from headwater.modules.trading.models import Escrow, EscrowState
 from headwater.modules.trading.repository import QUERIES
 
@@ -79,14 +79,14 @@ class EscrowRepository(Repository[Escrow]):
             )
         released = to is EscrowState.RELEASED
         money = Move(
-            id=escrow_id,
+            id=id_of("escrow", escrow_id, "money"),
             linked=True,
             debit=way.money_escrow,
             credit=way.seller_money if released else way.buyer_money,
             amount=escrow.amount,
         )
         tokens = Move(
-            id=way.trade_id,
+            id=id_of("escrow", escrow_id, "tokens"),
             debit=way.token_escrow,
             credit=way.buyer_tokens if released else way.seller_tokens,
             amount=int(way.quantity),
@@ -112,7 +112,8 @@ class EscrowRepository(Repository[Escrow]):
             )
         if version is not None and escrow.version != version:
             raise VersionConflict(
-                f"The escrow {escrow_id} has version {escrow.version}, not {version}: it has changed since it was read.",
+                f"The escrow {escrow_id} has version {escrow.version}, not {version}: "
+                "it has changed since it was read.",
                 current=escrow,
                 remedy="Read it again and decide anew.",
                 current_version=escrow.version,

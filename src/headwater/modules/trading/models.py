@@ -53,9 +53,9 @@ _settlement = native_enum(Settlement, name="settlement", schema="trading")
 
 
 class OpenMarket(Model, schema="trading"):
-    """The market of one asset: the currency it is traded in, and how its fills settle. Its row is the lock of its book.
+    """The market of one asset: the currency it is traded in, and how its fills settle. Its row locks its book.
 
-    `money_id` and `token_id` are assets of the ledger, the escrows accounts there; `batches` counts what has changed it.
+    `money_id` and `token_id` are assets of the ledger, the escrows are accounts there; `batches` counts its changes.
     """
 
     __tablename__ = "markets"

@@ -411,8 +411,7 @@ begin
             move_credits[moves] := case when buying then money_escrow else token_escrow end;
             move_amounts[moves] := case when buying then value else fill end;
             if settled then
-                -- Out of escrow, under the ids that make it happen once: the escrow's for the money, the trade's for
-                -- the tokens.
+                -- Out of escrow again: the money under the escrow's id, the tokens under the trade's.
                 moves := moves + 1;
                 move_ids[moves] := fill_escrows[fills];
                 move_kinds[moves] := 1;
