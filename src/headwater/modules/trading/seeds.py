@@ -36,6 +36,8 @@ from headwater.modules.trading.models import (
 
 MARKETS = 12
 """Assets that get a market in the demo profile."""
+LOAD_MARKETS = 200
+"""Assets that get a market in the load profile, beside those of the demo."""
 LEVELS = 10
 LOAD_SHARE = 0.35
 """Which part of the rows of `load:N` are orders and trades."""
@@ -67,7 +69,7 @@ async def seed(sowing: Sowing) -> None:
         select(Asset.id, newest.label("price"))
         .where(Asset.id.between(FIRST_KEY, LAST_KEY))
         .order_by(Asset.id)
-        .limit(MARKETS if sowing.profile == "demo" else 200)
+        .limit(MARKETS if sowing.profile == "demo" else MARKETS + LOAD_MARKETS)
     )
     if len(users) < 2 or not assets:
         return
@@ -84,6 +86,7 @@ async def seed(sowing: Sowing) -> None:
         await sowing.plant(Trade, trades, total=len(trades))
         await sowing.plant(Escrow, escrows, total=len(escrows))
         return
+    asset_ids = asset_ids[MARKETS:] or asset_ids  # those of the demo have their prices
     pairs = max(1, int(sowing.rows * LOAD_SHARE / 2.25))  # a pair is two orders, and every fourth one a trade
     desk = _Desk(sowing.tx, asset_ids)
     await desk.open(())
