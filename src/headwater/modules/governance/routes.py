@@ -35,6 +35,10 @@ class SpendingBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     amount: PositiveAmount
     currency: Currency = "USD"
 
+    def meant(self) -> Spending:
+        """What the repository is asked for."""
+        return Spending(recipient_id=self.recipient_id, amount=self.amount, currency=self.currency)
+
 
 class NewDeposit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Money of a user that goes into the treasury."""
@@ -107,10 +111,7 @@ async def create_proposal(body: NewProposal, tx: Transaction, governance: Govern
         voting_starts_at=body.voting_starts_at,
         voting_ends_at=body.voting_ends_at,
         quorum=body.quorum,
-        spending=body.spending
-        and Spending(
-            recipient_id=body.spending.recipient_id, amount=body.spending.amount, currency=body.spending.currency
-        ),
+        spending=None if body.spending is None else body.spending.meant(),
     )
 
 

@@ -165,11 +165,15 @@ begin
             select o.asset_id from trading.orders o where o.id = any (cancelling)
         ) as those (a);
     end if;
+    --    Who opens one has locked no other yet: the new row is a lock, too.
     for attempt in 1 .. 2 loop
         if cardinality(involved) = 1 then
             update trading.markets m set batches = m.batches + 1 where m.asset_id = involved[1]
             returning array[m.asset_id], array[m.money_escrow], array[m.token_escrow], array[m.settlement = 'immediate']
             into markets, money_escrows, token_escrows, at_once;
+        elsif attempt = 1 and (select count(*) from trading.markets m where m.asset_id = any (involved))
+                              < cardinality(involved) then
+            select array_agg(m.asset_id) into markets from trading.markets m where m.asset_id = any (involved);
         else
             select array_agg(m.asset_id), array_agg(m.money_escrow), array_agg(m.token_escrow),
                    array_agg(m.settlement = 'immediate')
@@ -203,6 +207,7 @@ begin
           join public.users u on u.id = c.user_id
           join trading.markets m on m.asset_id = c.asset_id
           cross join lateral (values (m.money_id), (m.token_id)) a (asset_id)
+         order by 3, 1
         on conflict (owner_kind, owner_id, asset_id, purpose) do nothing;
     end loop;
 
