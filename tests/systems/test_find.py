@@ -20,7 +20,7 @@ def test_the_known_names_are_found() -> None:
 
 def test_the_construct_has_its_modules_and_everything_has_them_too() -> None:
     names = {module.name for module in CONSTRUCT.modules}
-    assert names == {"identity", "blockchain", "trading", "manufacturing", "governance"}
+    assert names == {"identity", "ledger", "blockchain", "trading", "manufacturing", "governance"}
     assert names <= {module.name for module in EVERYTHING.modules}
 
 
