@@ -20,6 +20,7 @@ _COMMANDS = {
     "seed": "Plant the demo rows, or many rows for a load test.",
     "clear": "Remove what was seeded, and nothing else.",
     "cache": "Tell what the cache does, compare it with PostgreSQL, empty it.",
+    "finance": "Seal the trails of savings, and prove that nothing in them changed.",
     "stream": "Tell where the change stream stands, and what it tells.",
     "backup": "Write a backup (comes with a later issue).",
     "restore": "Bring a backup back (comes with a later issue).",

@@ -1,7 +1,7 @@
-"""The verbs of finance: deposit, withdraw, transfer, end what is pending, divide yield; balances, the dashboard, proof.
+"""The verbs of finance: deposit, withdraw, transfer, complete, fail, divide yield; balances, the dashboard, the proof.
 
-The rules are in PostgreSQL (migrations/0001_moving.sql and beside it): a verb writes a transaction and reads what became
-of it, and so does plain SQL.
+The rules are in PostgreSQL (migrations/0001_moving.sql and beside it): a verb writes a transaction and reads what
+became of it, and so does plain SQL.
 """
 
 from __future__ import annotations
@@ -125,6 +125,9 @@ _CHECKS = (
     ("seal", "verify_seals", ("number",)),
     ("sealed", "verify_sealed", ("user_id", "number")),
 )
+
+
+_FILLED_IN_LATER = {"shares", "tx_hash", "block_number", "network"}
 
 
 class FinanceRepository(Repository[MoneyTransaction]):
@@ -420,8 +423,9 @@ class FinanceRepository(Repository[MoneyTransaction]):
         if entered is not None:
             return entered
         known: MoneyTransaction = await tx.fetch_one(select(MoneyTransaction).where(MoneyTransaction.id == id))
-        compared = {name: value for name, value in asked.items() if name != "shares" or value is not None}
-        if any(getattr(known, name) != value for name, value in compared.items()):
+        compared = {name: value for name, value in asked.items() if value is not None or name not in _FILLED_IN_LATER}
+        is_same = all(getattr(known, name) == value for name, value in compared.items())
+        if not is_same or (not pending and known.status is not TransactionStatus.COMPLETED):
             raise AlreadyExists(
                 f"finance.transactions: {id} is another transaction.", remedy="Choose another id.", id=str(id)
             )
@@ -467,4 +471,3 @@ def _not_an_amount(value: object) -> InvalidValue:
     return InvalidValue(
         f"{value!r} is not an amount.", remedy=f"Pass a whole number from 1 to {AMOUNT_MAX}.", field="amount"
     )
-

@@ -14,6 +14,7 @@ depends_on = ("kernel_0002", "identity_0001", "ledger_0001")
 
 
 def upgrade() -> None:
-    for name in ("0001_tables.sql", "0001_trail.sql", "0001_moving.sql", "0001_balances.sql", "0001_yield.sql"):
+    for part in ("tables", "trail", "moving", "balances", "yield", "roles"):
+        name = f"0001_{part}.sql"
         for block in Path(__file__).with_name(name).read_text(encoding="utf-8").split("\n-- next\n"):
             op.get_bind().execute(text(block.replace(":", "\\:")))

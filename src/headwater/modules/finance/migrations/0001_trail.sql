@@ -87,7 +87,7 @@ declare
     who text := finance.actor();
     now timestamptz := clock_timestamp();
     turns bigint := 1;
-    turn bigint;
+    this_turn bigint;
     wrote bigint;
     told bigint := 0;
     wrong uuid;
@@ -95,7 +95,7 @@ begin
     if cardinality(users) > 1 then
         select max(n) into turns from (select count(*) as n from unnest(users) u(id) group by u.id) each_user;
     end if;
-    for turn in 1 .. turns loop
+    for this_turn in 1 .. turns loop
         insert into finance.transaction_history
         select e.user_id, e.number, e.id, now, who, action, e.before, e.after, e.previous,
                finance.entry_hash(e.user_id, e.number, e.id, now, who, action, e.before, e.after, e.previous)
@@ -119,7 +119,7 @@ begin
                            case x.direction when 'in' then t.amount else - t.amount end as change
                       from ledger.transfers t where t.id = x.transfer_id and x.amount > 0
                 ) m on true
-               where x.turn = remember.turn
+               where x.turn = this_turn
               offset 0
           ) e
             on conflict on constraint transaction_history_pkey do nothing;
@@ -259,21 +259,6 @@ begin
     return sha256(record_send(row(number, trails, root, previous, created_at)));
 end
 $function$;
-
--- next
--- What a role of an application needs, and no more: nobody but the functions writes the trail and the seals.
-create function finance.grant_to(role text) returns void language plpgsql as $function$
-begin
-    execute format('grant usage on schema finance to %I', role);
-    execute format('grant select on all tables in schema finance to %I', role);
-    execute format('grant insert, update on finance.transactions, finance.user_balances to %I', role);
-    execute format('grant execute on all functions in schema finance to %I', role);
-    execute format('revoke execute on function finance.grant_to(text) from %I', role);
-end
-$function$;
-
--- next
-revoke all on function finance.grant_to(text) from public;
 
 -- next
 -- A transaction as the trail writes it down: what it has no value for is left out, instants are in UTC.
