@@ -111,10 +111,11 @@ $function$;
 
 -- next
 -- Carry out a transaction: its money, and the shares that go along. What the ledger refuses ends the whole statement.
--- `is_held`: a hold of its id reserves the money. Returns it as completed; unchanged when its id is already there.
+-- `is_new`: it is not in the table yet. `is_held`: a hold of its id reserves the money.
+-- Returns it as completed; a new one unchanged when its id is there already.
 -- Shares that are not said: a deposit brings one per minor unit; what is taken takes them in proportion to the balance,
 -- rounded up, so that an empty balance has no shares.
-create function finance.settle(t finance.transactions, is_held boolean) returns finance.transactions
+create function finance.settle(t finance.transactions, is_new boolean, is_held boolean) returns finance.transactions
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
 as $function$
@@ -155,8 +156,10 @@ begin
     perform a.id from ledger.accounts a
       where a.id = any (array[debit, credit, share_debit, share_credit, h.savings_account_id])
       order by a.id for no key update;
-    if not is_held and exists (select from finance.transactions x where x.id = t.id) then
-        return t;  -- the primary key has the word
+    if is_new and exists (select from finance.transactions x where x.id = t.id) then
+        t.transfer_id := t.id;
+        t.ended_at := clock_timestamp();
+        return t;  -- the primary key has the word: nothing has moved, and nothing is written
     end if;
     if t.type = 'deposit' then
         t.shares := coalesce(t.shares, t.amount);
@@ -210,7 +213,7 @@ begin
         return new;  -- a constraint of the table says what is wrong
     end if;
     if new.status = 'completed' then
-        return finance.settle(new, false);
+        return finance.settle(new, true, false);
     end if;
     h := finance.holder(new.user_id, new.currency);
     if new.status = 'pending' and new.type in ('withdraw', 'transfer') and new.amount > 0 then
@@ -264,7 +267,7 @@ begin
             using errcode = 'object_not_in_prerequisite_state', hint = 'Only a pending transaction can end.';
     end if;
     if new.status = 'completed' then
-        return finance.settle(new, is_held);
+        return finance.settle(new, false, is_held);
     end if;
     perform from ledger.accounts a join finance.holders h on h.savings_account_id = a.id
       where h.user_id = old.user_id and h.currency = old.currency for no key update of a;
