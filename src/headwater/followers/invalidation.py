@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of, table_name, tags_of
+from headwater.kernel.cache import GUARD_SECONDS, STEPS, columns_that_tell, names_of, tags_of, tags_of_row
 from headwater.kernel.errors import Unreachable
 from headwater.kernel.postgres import connect
-from headwater.kernel.rows import shape
 from headwater.kernel.snapshots import parse
 from headwater.kernel.wire import ReplyError, Wire
 
@@ -93,11 +92,11 @@ class Invalidation:
     def __init__(self, system: System, settings: Settings) -> None:
         self.figures = RelayFigures()
         self._settings = settings
-        self._policies: dict[str, tuple[CachePolicy, str]] = {}
+        self._policies: dict[str, list[tuple[CachePolicy, str]]] = {}
         for module in system.modules:
             for policy in module.cache:
-                key = shape(policy.model).key_columns[0].name
-                self._policies[table_name(policy.model)] = (policy, key)
+                for table, column in columns_that_tell(policy):
+                    self._policies.setdefault(table, []).append((policy, column))
         self._wire = Wire(settings.valkey_url, silence_seconds_max=_SILENCE_SECONDS_MAX)
         self._bound: tuple[int, int] | None = None
         self._bound_at = 0.0
@@ -188,12 +187,11 @@ class Invalidation:
                 tags |= tags_of(table, None, None, None)
                 return keys, tags, True
             tags |= tags_of(table, key, new, old)
-            known = self._policies.get(table)
-            if known is not None:
-                policy, column = known
+            for policy, column in self._policies.get(table, ()):
                 for said in (key, new, old):
                     if said is not None and said.get(column) is not None:
                         keys[f"{policy.kind}:{said[column]}|{xid}".encode()] = xid
+                        tags |= tags_of_row(policy, said[column])
         return keys, tags, False
 
     async def _floor(self, connection: Any, cursor: Cursor, snapshot: str, last: int) -> int:

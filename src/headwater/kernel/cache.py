@@ -65,12 +65,14 @@ class Cache:
         self.loads = asyncio.Semaphore(_LOADS_MAX)
         self.kinds: list[Kind] = []
         self.entities: dict[type[Model], Entity] = {}
-        self.by_table: dict[str, Entity] = {}
+        self.told_by: dict[str, list[tuple[Entity, str]]] = {}
         for policy in policies:
             entity = Entity(self, policy)
             if policy.model in self.entities or any(kind.name == policy.kind for kind in self.kinds):
                 raise ProgrammingError(f"'{policy.kind}' is declared twice.", remedy="One policy per kind and model.")
-            self.entities[policy.model] = self.by_table[table_name(policy.model)] = entity
+            self.entities[policy.model] = entity
+            for table, column in columns_that_tell(policy):
+                self.told_by.setdefault(table, []).append((entity, column))
             self.kinds.append(entity)
         self.wire = Wire(url, pushed=self._pushed, lost=self._distrust)
         if any(kind.near is not None for kind in self.kinds):
@@ -423,12 +425,11 @@ class Cache:
         old: Mapping[str, Any] | None,
     ) -> None:
         """What a captured change concerns."""
-        entity = self.by_table.get(table)
-        if entity is not None:
-            column = entity.shape.key_columns[0].name
+        for entity, column in self.told_by.get(table, ()):
             for said in (key, new, old):
                 if said is not None and said.get(column) is not None:
                     written.rows.add((entity, entity._key_type(str(said[column]))))
+                    written.tags.update(tags_of_row(entity.policy, said[column]))
         written.tags.update(tags_of(table, key, new, old))
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
@@ -485,6 +486,19 @@ def tag_name(table: str, column: str = "", value: Any = None) -> bytes:
         return f"tag:{table}".encode()
     plain = value.value if isinstance(value, enum.Enum) else value
     return f"tag:{table}:{column}={json_text(plain)}".encode()
+
+
+def columns_that_tell(policy: CachePolicy) -> list[tuple[str, str]]:
+    """The table and column of each change that concerns rows of a kind: its own key, and what its policy adds."""
+    own = (table_name(policy.model), shape(policy.model).key_columns[0].name)
+    others = [name.rpartition(".")[::2] for name in policy.told_by]
+    return [own, *((table, column) for table, column in others)]
+
+
+def tags_of_row(policy: CachePolicy, key: Any) -> set[bytes]:
+    """The tags of a row of a kind, whatever table told of its change."""
+    table = table_name(policy.model)
+    return {tag_name(table), tag_name(table, shape(policy.model).key_columns[0].name, key)}
 
 
 def json_text(value: Any) -> str:

@@ -24,7 +24,9 @@ class CachePolicy:
 
     `ttl_seconds` bounds memory, not age. `near` is how many values each process keeps itself; strict and snapshot
     kinds have no near cache, since an invalidation needs a moment to reach it. `stale_seconds` is how long after its
-    time a relaxed value may still be served.
+    time a relaxed value may still be served. `told_by` names columns of other tracked tables, `schema.table.column`,
+    that hold keys of this entity: a change there is one of the entity too, so that a row which changes with every row
+    of a history (a balance) need not be told of twice.
     """
 
     kind: str
@@ -33,6 +35,7 @@ class CachePolicy:
     level: Level = "bounded"
     near: int = 0
     stale_seconds: float = 0.0
+    told_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.level not in ("snapshot", "strict", "bounded", "relaxed"):

@@ -21,8 +21,8 @@ The front door is `LedgerRepository`:
     Up to        `transfer(..., up_to=True)` moves what the debit account has, at most `amount`.
     Reversal     `reverse(tx, transfer_id)` moves the same amount back, once; history is never changed.
     Many         `post(tx, [Move(...), Hold(...), PostHold(...), VoidHold(...), Reverse(...)])` in the order given, by
-                 one statement; members with `linked=True` succeed or fail together with the next. `post_one(command)` has
-                 no transaction: concurrent callers travel together, each gets its own receipt after the commit.
+                 one statement; members with `linked=True` succeed or fail together with the next. `post_one(command)`
+                 has no transaction: concurrent callers travel together, each gets its receipt after the commit.
     Locks        are taken in the order of account ids, within one call. A transaction of several calls says first what
                  it will touch: `lock_accounts(tx, account_ids)`, or puts all into one `post`.
     Reads        `get(account_id)` (strictly cached), `balance_at(account_id, instant)`, `statement(account_id)`.

@@ -65,7 +65,9 @@ where id = :account_id::bigint and balance = 0 and held = 0
 
 -- name: set_credit_limit
 -- Change how far an account may be overdrawn; null: without a limit.
-update ledger.accounts set credit_limit = :credit_limit::text::numeric where id = :account_id::bigint
+update ledger.accounts set credit_limit = :credit_limit::text::numeric
+where id = :account_id::bigint
+  and (:credit_limit::text is null or balance - held + :credit_limit::text::numeric >= 0)
 
 -- name: expire
 -- Release holds whose time is over.

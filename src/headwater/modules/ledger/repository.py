@@ -170,13 +170,17 @@ class LedgerRepository(Repository[Account]):
         await tx.fetch(QUERIES["lock_accounts"], ids=list(account_ids))
 
     async def set_credit_limit(self, tx: Runner, account_id: int, credit_limit: int | None) -> None:
-        """Change how far an account may be overdrawn. Raises NotFound, InvalidValue when it is overdrawn further."""
+        """Change how far an account may be overdrawn. Raises NotFound, StateConflict when it is overdrawn further."""
         if self._alone(tx):
             async with transaction(self.postgres) as own:
                 return await self.set_credit_limit(own, account_id, credit_limit)
         limit = None if credit_limit is None else str(_amount(credit_limit))
         if not await tx.execute(QUERIES["set_credit_limit"], account_id=account_id, credit_limit=limit):
-            raise self._absent(account_id)
+            await self.get(account_id, tx=tx)
+            raise StateConflict(
+                f"ledger.accounts: {account_id} is overdrawn further than that.",
+                remedy="Bring its balance up, or end its holds, first.",
+            )
         return None
 
     async def close_account(self, tx: Runner, account_id: int) -> None:

@@ -34,6 +34,10 @@ begin
         select a.balance, a.version, a.head, a.moved_at into held
           from ledger.accounts a where a.id = late.debit_account_id;
         at := greatest(clock_timestamp(), held.moved_at);
+        insert into headwater.change ("table", op, key, new, context)
+        values ('ledger.transfers', 'i', jsonb_build_object('id', fresh),
+                jsonb_build_object('id', fresh, 'debit_account_id', late.debit_account_id,
+                                   'credit_account_id', late.credit_account_id), ledger.context());
         insert into ledger.transfers values (
             fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null, at, xid, 'expired',
             late.remaining, held.balance, null, late.remaining, late.transfer_id, null, null, null
@@ -178,7 +182,7 @@ declare
     amount numeric;
     freed numeric;
     said bytea;
-    wrote bigint;
+    said_by jsonb := ledger.context();
     expected bigint := 0;
     no_count bigint := 0;
 begin
@@ -284,7 +288,7 @@ begin
             select array_agg(f.at order by x.at) into original_at
               from unnest(refers) with ordinality x(id, at)
               left join (select e.id, e.ordinality as at from unnest(originals) with ordinality e) f on f.id = x.id;
-            select array_agg(t.reverses_id) into reversed from ledger.transfers t where t.reverses_id = any (refers);
+            select array_agg(v.transfer_id) into reversed from ledger.reversals v where v.transfer_id = any (refers);
         end if;
     end if;
     h_before := coalesce(cardinality(h_id), 0);
@@ -550,8 +554,9 @@ begin
         end if;
     end loop;
 
-    -- 6. Write: the history first, so that an id taken meanwhile by another call ends this one before it has an effect.
+    -- 6. Write. An id that another call, with other accounts, took meanwhile is refused by the primary key.
     if expected > 0 then
+        with told as (
         insert into ledger.transfers
         select x.id, x.debit, x.credit, x.debit_version, x.credit_version, at, xid, x.state::ledger.transfer_state,
                x.amount, x.debit_balance, x.credit_balance, x.released,
@@ -561,11 +566,13 @@ begin
                x(id, debit, credit, debit_version, credit_version, state, amount, debit_balance,
                  credit_balance, released, kind, refer, remark, extra)
          where x.state is not null
-            on conflict on constraint transfers_pkey do nothing;
-        get diagnostics wrote = row_count;
-        if wrote <> expected then
-            raise exception 'ledger.post: an id was taken meanwhile' using errcode = 'serialization_failure';
-        end if;
+        returning id, debit_account_id, credit_account_id
+        )
+        insert into headwater.change ("table", op, key, new, context)
+        select 'ledger.transfers', 'i', jsonb_build_object('id', t.id),
+               jsonb_build_object('id', t.id, 'debit_account_id', t.debit_account_id,
+                                  'credit_account_id', t.credit_account_id), said_by
+          from told t;
         update ledger.accounts a
            set balance = x.balance, held = x.held, version = x.version, head = x.head, moved_at = at
           from unnest(a_id, a_balance, a_held, a_version, a_head, a_before)
@@ -588,6 +595,11 @@ begin
                  where t.transfer_id = x.id and t.transfer_id = any (h_id) and x.changed;
             end if;
         end if;
+    end if;
+    if 5 = any (kinds) then
+        insert into ledger.reversals (transfer_id, reversed_by)
+        select x.refer, x.id from unnest(ids, kinds, refers, o_state) x(id, kind, refer, state)
+         where x.kind = 5 and x.state is not null;
     end if;
     if no_count > 0 then
         insert into ledger.refusals (id, status, body)

@@ -39,12 +39,17 @@ begin
     end if;
 
     -- What was answered before is answered again.
-    select * into known from ledger.transfers t where t.id = transfer.id;
-    if found then
-        if known.state = 'posted' and known.pending_id is null and known.reverses_id is null
-           and known.debit_account_id = debit and known.credit_account_id = credit
-           and (known.amount = amount or flags & 6 <> 0 and known.amount < amount)
-           and known.reference is not distinct from reference and known.metadata is not distinct from metadata then
+    if exists (select from ledger.transfers t where t.id = transfer.id)
+       or exists (select from ledger.refusals r where r.id = transfer.id) then
+        select * into known from ledger.transfers t where t.id = transfer.id;
+        if not found then
+            select r.status, r.body into known from ledger.refusals r where r.id = transfer.id;
+            repeated := known.body = ledger.body_of(1::smallint, debit, credit, amount, flags, null, reference, metadata);
+            status := case when repeated then known.status else 1 end;
+        elsif known.state = 'posted' and known.pending_id is null and known.reverses_id is null
+              and known.debit_account_id = debit and known.credit_account_id = credit
+              and (known.amount = amount or flags & 6 <> 0 and known.amount < amount)
+              and known.reference is not distinct from reference and known.metadata is not distinct from metadata then
             status := 0;
             moved := known.amount;
             debit_balance := known.debit_balance_after;
@@ -53,12 +58,6 @@ begin
         else
             status := 1;
         end if;
-        return;
-    end if;
-    select r.status, r.body into known from ledger.refusals r where r.id = transfer.id;
-    if found then
-        repeated := known.body = ledger.body_of(1::smallint, debit, credit, amount, flags, null, reference, metadata);
-        status := case when repeated then known.status else 1 end;
         return;
     end if;
 
@@ -107,18 +106,21 @@ begin
     credit_balance := c.balance + moved;
     said := record_send(row(id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted'::text, moved,
                             debit_balance, credit_balance, null::numeric, null::uuid, null::uuid, reference, metadata));
-    insert into ledger.transfers values (
-        id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted', moved, debit_balance, credit_balance,
-        null, null, null, reference, metadata
-    ) on conflict on constraint transfers_pkey do nothing;
-    if not found then
-        raise exception 'ledger.transfer: the id % was taken meanwhile', id using errcode = 'serialization_failure';
-    end if;
+    with told as (
+        insert into ledger.transfers values (
+            id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted', moved, debit_balance, credit_balance,
+            null, null, null, reference, metadata)
+        returning 1
+    )
+    insert into headwater.change ("table", op, key, new, context)
+    select 'ledger.transfers', 'i', jsonb_build_object('id', id),
+           jsonb_build_object('id', id, 'debit_account_id', debit, 'credit_account_id', credit), ledger.context()
+      from told;
     update ledger.accounts a
-       set balance = debit_balance, version = d.version + 1, head = sha256(d.head || said), moved_at = at
-     where a.id = debit;
-    update ledger.accounts a
-       set balance = credit_balance, version = c.version + 1, head = sha256(c.head || said), moved_at = at
-     where a.id = credit;
+       set balance = case when a.id = debit then debit_balance else credit_balance end,
+           version = a.version + 1,
+           head = sha256(a.head || said),
+           moved_at = at
+     where a.id = any (array[debit, credit]);
 end
 $function$;
