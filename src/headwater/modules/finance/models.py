@@ -120,7 +120,6 @@ class MoneyTransaction(Keyed, Model, schema="finance"):
         CheckConstraint("distribution_id is null or type = 'yield'", name="distribution"),
         CheckConstraint("tx_hash is null or network is not null", name="network"),
         Index("transactions_user_id_created_at_id_idx", "user_id", "created_at", "id"),
-        Index("transactions_counterparty_id_idx", "counterparty_id"),
         # What was earned is summed, not stored: this index alone answers it.
         Index(
             "transactions_yield_idx",
@@ -144,7 +143,7 @@ class MoneyTransaction(Keyed, Model, schema="finance"):
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", info=_NO_USER))
-    counterparty_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", info=_NO_USER))
+    counterparty_id: Mapped[UUID | None]
     type: Mapped[TransactionType] = mapped_column(_type)
     direction: Mapped[Direction] = mapped_column(_direction)
     currency: Mapped[str] = mapped_column(server_default="USD")
@@ -152,7 +151,7 @@ class MoneyTransaction(Keyed, Model, schema="finance"):
     shares: Mapped[int | None] = mapped_column(WholeNumber())
     status: Mapped[TransactionStatus] = mapped_column(_status, server_default="pending")
     transfer_id: Mapped[UUID | None]
-    distribution_id: Mapped[UUID | None] = mapped_column(ForeignKey("finance.distributions.id"))
+    distribution_id: Mapped[UUID | None]
     tx_hash: Mapped[str | None]
     block_number: Mapped[int | None]
     network: Mapped[str | None]

@@ -102,11 +102,12 @@ order by 1, 2
 limit :limit::int
 
 -- name: verify_distributions
--- Distributions whose parts do not add up to what was divided, or are not as many as were paid. Rows: distribution_id,
--- fault.
-select d.id as distribution_id, 'its parts do not add up' as fault
+-- Distributions whose parts do not add up to what was divided, or are not as many as were paid; parts of one that is not
+-- there. Rows: distribution_id, fault.
+select coalesce(d.id, p.distribution_id) as distribution_id,
+       case when d.id is null then 'its parts are there, and it is gone' else 'its parts do not add up' end as fault
 from finance.distributions d
-left join (
+full join (
     select t.distribution_id, sum(t.amount) as amount, count(*) as holders
     from finance.transactions t
     where t.distribution_id is not null and t.status = 'completed'

@@ -32,7 +32,7 @@ from headwater.modules.finance.models import (
     TransactionType,
 )
 from headwater.modules.identity.models import User
-from headwater.modules.ledger.models import Account
+from headwater.modules.ledger.models import Transfer
 
 QUERIES = Queries.load(__package__)
 T = TypeVar("T")
@@ -346,7 +346,8 @@ class FinanceRepository(Repository[MoneyTransaction]):
             Tag(User, id=user_id),
             Tag(Holder, user_id=user_id),
             Tag(MoneyTransaction, user_id=user_id),
-            *(Tag(Account, id=key) for key in accounts),
+            *(Tag(Transfer, debit_account_id=key) for key in accounts),  # a balance is told by what changed it
+            *(Tag(Transfer, credit_account_id=key) for key in accounts),
         ),
         ttl_seconds=DASHBOARD_SECONDS,
     )

@@ -69,15 +69,15 @@ begin
     on conflict on constraint accounts_owner_kind_owner_id_asset_id_purpose_key do nothing;
     insert into finance.holders (user_id, currency, savings_account_id, shares_account_id, outside_account_id,
                                  issued_account_id)
-    select of_user, of_currency,
-           max(a.id) filter (where a.owner_kind = 'user' and a.asset_id = money),
-           max(a.id) filter (where a.owner_kind = 'user' and a.asset_id = share),
-           max(a.id) filter (where a.owner_kind = 'finance' and a.asset_id = money),
-           max(a.id) filter (where a.owner_kind = 'finance' and a.asset_id = share)
-      from ledger.accounts a
-     where a.owner_id = of_user and a.asset_id in (money, share)
-       and (a.owner_kind = 'user' and a.purpose = 'savings'
-            or a.owner_kind = 'finance' and a.purpose in ('outside', 'issued'))
+    values (of_user, of_currency,
+            (select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = of_user
+                and a.asset_id = money and a.purpose = 'savings'),
+            (select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = of_user
+                and a.asset_id = share and a.purpose = 'savings'),
+            (select a.id from ledger.accounts a where a.owner_kind = 'finance' and a.owner_id = of_user
+                and a.asset_id = money and a.purpose = 'outside'),
+            (select a.id from ledger.accounts a where a.owner_kind = 'finance' and a.owner_id = of_user
+                and a.asset_id = share and a.purpose = 'issued'))
     on conflict on constraint holders_user_id_currency_key do nothing;
     select * into found_one from finance.holders h where h.user_id = of_user and h.currency = of_currency;
     return found_one;
@@ -207,6 +207,10 @@ begin
     if new.type = 'transfer' and new.direction = 'in' then
         raise exception 'finance.transactions: a transfer is written by the side that pays'
             using errcode = 'invalid_parameter_value', hint = 'Leave direction out.';
+    end if;
+    if new.distribution_id is not null then
+        raise exception 'finance.transactions: parts of a distribution are written by the distribution'
+            using errcode = 'invalid_parameter_value', hint = 'Call finance.distribute_yield().';
     end if;
     if (new.amount >= 0) is not true or new.type = 'transfer' and new.counterparty_id is null
        or new.counterparty_id = new.user_id or new.amount = 0 and coalesce(new.shares, 0) = 0 then

@@ -55,7 +55,9 @@ create table finance.distributions (
 create index distributions_created_at_id_idx on finance.distributions (created_at, id);
 
 -- next
--- No foreign key of the currency (the holder has one) and of the transfer (a trigger compares more than a key could).
+-- No foreign keys of currency and counterparty (both stand in a holder, who has them), of the transfer (a trigger compares
+-- more than a key could) and of the distribution (only one function writes it): a distribution would pay for each with
+-- every row.
 create table finance.transactions (
     id uuid default uuidv7() not null,
     user_id uuid not null,
@@ -77,8 +79,6 @@ create table finance.transactions (
     ended_at timestamptz,
     constraint transactions_pkey primary key (id),
     constraint transactions_user_id_fkey foreign key (user_id) references public.users (id),
-    constraint transactions_counterparty_id_fkey foreign key (counterparty_id) references public.users (id),
-    constraint transactions_distribution_id_fkey foreign key (distribution_id) references finance.distributions (id),
     constraint transactions_amount_check check (
         amount > 0 or amount = 0 and shares > 0 and type in ('deposit', 'withdraw')
     ),
@@ -96,9 +96,6 @@ create table finance.transactions (
 
 -- next
 create index transactions_user_id_created_at_id_idx on finance.transactions (user_id, created_at, id);
-
--- next
-create index transactions_counterparty_id_idx on finance.transactions (counterparty_id);
 
 -- next
 create index transactions_yield_idx on finance.transactions (user_id, currency) include (amount)
