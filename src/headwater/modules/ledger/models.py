@@ -116,6 +116,7 @@ class Transfer(Model, schema="ledger"):
     created_at: Mapped[datetime]
     xid: Mapped[int] = mapped_column(info={"private": True})
     state: Mapped[TransferState] = mapped_column(_state)
+    checksum: Mapped[int] = mapped_column(Integer, info={"private": True})
     amount: Mapped[int] = mapped_column(WholeNumber())
     debit_balance_after: Mapped[int] = mapped_column(WholeNumber())
     credit_balance_after: Mapped[int | None] = mapped_column(WholeNumber())

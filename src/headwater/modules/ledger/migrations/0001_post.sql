@@ -21,6 +21,7 @@ declare
     held record;
     told bigint := 0;
     fresh uuid;
+    said bytea;
     at timestamptz;
     xid bigint := pg_current_xact_id()::text::bigint;
 begin
@@ -38,16 +39,17 @@ begin
         values ('ledger.transfers', 'i', jsonb_build_object('id', fresh),
                 jsonb_build_object('id', fresh, 'debit_account_id', late.debit_account_id,
                                    'credit_account_id', late.credit_account_id), ledger.context());
+        said := record_send(row(
+            fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null::bigint, at, xid,
+            'expired'::text, late.remaining, held.balance, null::numeric, late.remaining, late.transfer_id,
+            null::uuid, null::text, null::jsonb));
         insert into ledger.transfers values (
             fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null, at, xid, 'expired',
-            late.remaining, held.balance, null, late.remaining, late.transfer_id, null, null, null
+            ledger.checksum_of(said), late.remaining, held.balance, null, late.remaining, late.transfer_id, null, null, null
         );
         update ledger.accounts a
            set held = a.held - late.remaining, version = held.version + 1, moved_at = at,
-               head = sha256(held.head || record_send(row(
-                   fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null::bigint, at, xid,
-                   'expired'::text, late.remaining, held.balance, null::numeric, late.remaining, late.transfer_id,
-                   null::uuid, null::text, null::jsonb)))
+               head = sha256(held.head || said)
          where a.id = late.debit_account_id;
         update ledger.holds h set remaining = 0, state = 'expired' where h.transfer_id = late.transfer_id;
         told := told + 1;
@@ -156,6 +158,7 @@ declare
     o_credit_balance numeric[];
     o_state text[];
     o_released numeric[];
+    o_checksum integer[];
     at timestamptz;
     xid bigint := pg_current_xact_id()::text::bigint;
     -- A chain under way, and what to return to if it fails.
@@ -303,6 +306,7 @@ begin
     o_debit_version := array_fill(null::bigint, array[n]);
     o_credit_version := o_debit_version;
     o_state := array_fill(null::text, array[n]);
+    o_checksum := array_fill(0, array[n]);
     if not plain then
         made_at := array_fill(null::int, array[n]);
     end if;
@@ -335,27 +339,8 @@ begin
         end if;
 
         -- 5a. An id that has its answer.
-        if first_at is not null and first_at[i] < i then
-            j := first_at[i];
-            again := true;
-            if kinds[j] = k and asked_debits[j] is not distinct from asked_debits[i]
-               and asked_credits[j] is not distinct from asked_credits[i] and wanted[j] = amount
-               and flags[j] & 14 = flag & 14
-               and (refers is null or refers[j] is not distinct from refers[i])
-               and (remarks is null or remarks[j] is not distinct from remarks[i])
-               and (extras is null or extras[j] is not distinct from extras[i]) then
-                st := statuses[j];
-                o_amount[i] := o_amount[j];
-                o_debit_balance[i] := o_debit_balance[j];
-                o_credit_balance[i] := o_credit_balance[j];
-                if chain > 0 and j >= chain then
-                    st := 1;  -- twice inside one chain: what would be linked to what?
-                    again := false;
-                end if;
-            else
-                st := 1;
-                again := false;
-            end if;
+        if chain > 0 and first_at is not null and first_at[i] < i and first_at[i] >= chain then
+            st := 1;  -- twice inside one chain: what would be linked to what?
         elsif known_at is not null and known_at[i] is not null then
             r := known[known_at[i]];
             if (case k
@@ -386,24 +371,32 @@ begin
             else
                 st := 1;
             end if;
+        elsif first_at is not null and first_at[i] < i then
+            j := first_at[i];
+            if kinds[j] = k and asked_debits[j] is not distinct from asked_debits[i]
+               and asked_credits[j] is not distinct from asked_credits[i] and wanted[j] = amount
+               and flags[j] & 14 = flag & 14
+               and (refers is null or refers[j] is not distinct from refers[i])
+               and (remarks is null or remarks[j] is not distinct from remarks[i])
+               and (extras is null or extras[j] is not distinct from extras[i]) then
+                again := true;
+                st := statuses[j];
+                o_amount[i] := o_amount[j];
+                o_debit_balance[i] := o_debit_balance[j];
+                o_credit_balance[i] := o_credit_balance[j];
+            else
+                st := 1;
+            end if;
 
         -- 5b. A new one.
         elsif chain > 0 and (chain_failed or chain_old) then
             st := 12;
-        elsif k >= 3 and (debits[i] is null or refers[i] is null) then
-            st := 7;
-        elsif debits[i] = credits[i] then
-            st := 5;
-        elsif d is null or c is null then
-            st := 3;
-        elsif a_asset[d] <> a_asset[c] then
-            st := 4;
-        elsif (a_closed[d] or a_closed[c]) and k <> 4 then
-            st := 6;
         elsif k = 3 or k = 4 then
             h := case when made_by is not null and made_by[i] is not null then made_at[made_by[i]] else hold_at[i] end;
             if h is null or h_state[h] is null then
                 st := 7;
+            elsif (a_closed[d] or a_closed[c]) and k = 3 then
+                st := 6;
             elsif h_state[h] > 0 then
                 st := 7 + h_state[h];
             else
@@ -422,6 +415,16 @@ begin
                     st := 13;
                 end if;
             end if;
+        elsif k = 5 and (debits[i] is null or refers[i] is null) then
+            st := 7;
+        elsif debits[i] = credits[i] then
+            st := 5;
+        elsif d is null or c is null then
+            st := 3;
+        elsif a_asset[d] <> a_asset[c] then
+            st := 4;
+        elsif a_closed[d] or a_closed[c] then
+            st := 6;
         else
             if k = 5 then
                 r := originals[original_at[i]];
@@ -447,7 +450,8 @@ begin
                     st := 14;
                 elsif a_limit[d] is not null and a_balance[d] - a_held[d] + a_limit[d] < amount then
                     st := 2;
-                elsif a_balance[d] - amount <= -1e38 or a_balance[c] + amount >= 1e38 or a_held[d] + amount >= 1e38 then
+                elsif a_balance[d] - amount <= -1e38 or a_balance[c] + amount >= 1e38
+                      or k = 2 and a_held[d] + amount >= 1e38 then
                     st := 13;
                 end if;
             end if;
@@ -500,6 +504,7 @@ begin
                 a_balance[d], o_credit_balance[i], o_released[i],
                 case when k = 3 or k = 4 then refers[i] end, case when k = 5 then refers[i] end,
                 case when remarks is not null then remarks[i] end, case when extras is not null then extras[i] end));
+            o_checksum[i] := crc32c(said) - 2147483648;
             a_head[d] := sha256(a_head[d] || said);
             if o_credit_version[i] is not null then
                 a_head[c] := sha256(a_head[c] || said);
@@ -559,12 +564,12 @@ begin
         with told as (
         insert into ledger.transfers
         select x.id, x.debit, x.credit, x.debit_version, x.credit_version, at, xid, x.state::ledger.transfer_state,
-               x.amount, x.debit_balance, x.credit_balance, x.released,
+               x.checksum, x.amount, x.debit_balance, x.credit_balance, x.released,
                case when x.kind in (3, 4) then x.refer end, case when x.kind = 5 then x.refer end, x.remark, x.extra
           from unnest(ids, debits, credits, o_debit_version, o_credit_version, o_state, o_amount, o_debit_balance,
-                      o_credit_balance, o_released, kinds, refers, remarks, extras)
+                      o_credit_balance, o_released, o_checksum, kinds, refers, remarks, extras)
                x(id, debit, credit, debit_version, credit_version, state, amount, debit_balance,
-                 credit_balance, released, kind, refer, remark, extra)
+                 credit_balance, released, checksum, kind, refer, remark, extra)
          where x.state is not null
         returning id, debit_account_id, credit_account_id
         )

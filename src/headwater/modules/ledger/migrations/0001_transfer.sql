@@ -108,8 +108,8 @@ begin
                             debit_balance, credit_balance, null::numeric, null::uuid, null::uuid, reference, metadata));
     with told as (
         insert into ledger.transfers values (
-            id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted', moved, debit_balance, credit_balance,
-            null, null, null, reference, metadata)
+            id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted', (crc32c(said) - 2147483648)::integer,
+            moved, debit_balance, credit_balance, null, null, null, reference, metadata)
         returning 1
     )
     insert into headwater.change ("table", op, key, new, context)
