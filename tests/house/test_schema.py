@@ -38,6 +38,9 @@ PROMISED: dict[str, str] = {
     "manufacturing.quality_assurance": "milestone_id",
     "governance.proposals": "status quorum",
     "governance.votes": "proposal_id user_id weight",
+    "finance.user_balances": "user_id balance shares yield_earned",
+    "finance.transactions": "user_id type amount status tx_hash block_number network",
+    "finance.transaction_history": "actor action before after",
 }
 
 

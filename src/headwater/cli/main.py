@@ -22,6 +22,7 @@ _COMMANDS = {
     "follow": "Run what follows the change stream: its ticker, and the relay of the cache.",
     "cache": "Tell what the cache does, compare it with PostgreSQL, empty it.",
     "ledger": "Tell who has what, prove that it adds up, torture it.",
+    "finance": "Seal the trails of savings, and prove that nothing in them changed.",
     "stream": "Tell where the change stream stands, and what it tells.",
     "keyring": "Make keys for what is encrypted at rest, and rotate them.",
     "backup": "Write a backup (comes with a later issue).",
