@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of, table_name, tags_of
+from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of
 from headwater.kernel.cached_rows import served_as
 from headwater.kernel.errors import Unreachable
 from headwater.kernel.postgres import connect
 from headwater.kernel.rows import shape
 from headwater.kernel.snapshots import covers, parse
 from headwater.kernel.wire import ReplyError, Wire
+from headwater.kernel.written import table_name, tags_of
 
 if TYPE_CHECKING:
     from headwater.kernel.cache_policy import CachePolicy
