@@ -57,7 +57,7 @@ async def main() -> None:
 asyncio.run(main())
 
 # It prints:
-# applied: trading_0001
+# applied: trading_0001, trading_0002
 # asks: [(120, 10), (125, 10)]
 # bids: [(110, 10)] spread: 10
 # cancelled

@@ -7,8 +7,8 @@ import asyncio
 from sqlalchemy.orm import Mapped
 from throwaway import create_tables, database
 
-from headwater import Context, Headwater, Keyed, Model, Settings, System, Tracked
-from headwater.kernel.changes import Stream, emit
+from headwater import Context, Headwater, Keyed, Model, Settings, System, Tracked, emit
+from headwater.kernel.changes import Stream
 from headwater.kernel.migrations import migrate
 from headwater.kernel.ticker import ticking
 from headwater.kernel.tracking import call_to_track, tracked_table

@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.followers.follow import follow as follow
     from headwater.kernel.amounts import WholeNumber as WholeNumber
     from headwater.kernel.cache_policy import CachePolicy as CachePolicy
     from headwater.kernel.cached import Tag as Tag
     from headwater.kernel.cached import cached as cached
+    from headwater.kernel.changes import emit as emit
     from headwater.kernel.lifecycle import Headwater as Headwater
     from headwater.kernel.models import Keyed as Keyed
     from headwater.kernel.models import Model as Model
@@ -28,25 +30,27 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for, so that `headwater --help` does not pay for SQLAlchemy.
 _HOMES = {
-    "CachePolicy": "cache_policy",
-    "Context": "tracking",
-    "Headwater": "lifecycle",
-    "JsonPage": "pages",
-    "Keyed": "models",
-    "Model": "models",
-    "Module": "module",
-    "Page": "pages",
-    "Repository": "repository",
-    "Settings": "settings",
-    "System": "module",
-    "Tag": "cached",
-    "Tracked": "tracking",
-    "Timestamped": "models",
-    "Transaction": "transaction",
-    "Versioned": "models",
-    "WholeNumber": "amounts",
-    "cached": "cached",
-    "orm_session": "orm",
+    "CachePolicy": "kernel.cache_policy",
+    "Context": "kernel.tracking",
+    "Headwater": "kernel.lifecycle",
+    "JsonPage": "kernel.pages",
+    "Keyed": "kernel.models",
+    "Model": "kernel.models",
+    "Module": "kernel.module",
+    "Page": "kernel.pages",
+    "Repository": "kernel.repository",
+    "Settings": "kernel.settings",
+    "System": "kernel.module",
+    "Tag": "kernel.cached",
+    "Tracked": "kernel.tracking",
+    "Timestamped": "kernel.models",
+    "Transaction": "kernel.transaction",
+    "Versioned": "kernel.models",
+    "WholeNumber": "kernel.amounts",
+    "cached": "kernel.cached",
+    "emit": "kernel.changes",
+    "follow": "followers.follow",
+    "orm_session": "kernel.orm",
 }
 
 __all__ = sorted(_HOMES)  # one list of public names, not two
@@ -57,7 +61,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"headwater has no '{name}'; it has {', '.join(__all__)}.")
-    value = getattr(import_module(f"headwater.kernel.{home}"), name)
+    value = getattr(import_module(f"headwater.{home}"), name)
     globals()[name] = value
     return value
 

@@ -17,12 +17,18 @@ ROOT = Path(__file__).parents[2]
 
 _RUN = """
 import asyncio, sys
+from sqlalchemy import text
 from headwater import Headwater, Settings
 from headwater.kernel.migrations import migrate, validate
 from headwater.kernel.seeds import seed
 from headwater.service.declarations import declarations
 from workshop.repository import BenchRepository
 from workshop.system import WORKSHOP
+
+TOLD = text(
+    "select op::text, count(*) as n from headwater.change "
+    "where \\"table\\" = 'workshop.benches' group by 1 order by 1"
+)
 
 async def main():
     settings = Settings(database_url=sys.argv[1])
@@ -35,6 +41,8 @@ async def main():
         async with headwater.transaction() as tx:
             bench = await benches.create(tx, name="vice", note="in the corner")
             print((await benches.update(tx, bench.id, version=1, note="at the window")).new.version)
+        told = await headwater.postgres.fetch(TOLD)
+        print([(row.op, row.n) for row in told], [policy.kind for policy in WORKSHOP.modules[-1].cache])
     for path in sorted({one.route.path for one in declarations(WORKSHOP) if one.module == "workshop"}):
         print(path)
 
@@ -57,6 +65,7 @@ def test_a_new_module_is_migrated_seeded_read_and_served_as_it_is(tmp_path: Path
         "3 0",
         "['second']",
         "2",
+        "[('i', 4), ('u', 1)] ['workshop_bench']",
         "/api/workshop/benches",
         "/api/workshop/benches/{bench_id}",
         "",

@@ -14,7 +14,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from headwater.embedded.valkey import EmbeddedValkey
-from headwater.followers.invalidation import Cursor, Invalidation, relaying
+from headwater.followers.invalidation import Cursor, Invalidation, relay_standing, relaying
 from headwater.kernel.cache import Cache, names_of
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
@@ -213,3 +213,18 @@ _TERMINATE = text(
     "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = 1752629251 "
     "and database = (select oid from pg_database where datname = current_database())"
 )
+
+
+async def test_the_standing_says_how_far_behind_the_cache_is(headwater: Headwater, settings: Settings) -> None:
+    assert await relay_standing(cache_of(headwater)) is None
+    users = headwater.repository(User)
+    async with trusting(headwater, settings):
+        standing = await relay_standing(cache_of(headwater))
+        assert standing is not None
+        assert standing.trusted
+    for _ in range(3):  # nobody carries them
+        await users.create(headwater.autocommit, email=f"{uuid4()}@b.example")
+    standing = await relay_standing(cache_of(headwater))
+    assert standing is not None
+    assert standing.lag_changes == 3
+    assert standing.lag_seconds > 0

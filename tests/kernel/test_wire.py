@@ -70,8 +70,8 @@ async def test_a_silent_server_fails_everyone_at_once_and_is_taken_back_when_it_
     losses: list[int] = []
     wire = Wire(server.dsn, lost=lambda: losses.append(1))
     await wire.open()
-    assert server.identity is not None
-    os.kill(server.identity.pid, signal.SIGSTOP)
+    assert server.server.identity is not None
+    os.kill(server.server.identity.pid, signal.SIGSTOP)
     try:
         started = asyncio.get_running_loop().time()
         sent = [wire.send("PING") for _ in range(100)]
@@ -82,7 +82,7 @@ async def test_a_silent_server_fails_everyone_at_once_and_is_taken_back_when_it_
         with pytest.raises(Unreachable, match="not connected"):
             wire.send("PING")
     finally:
-        os.kill(server.identity.pid, signal.SIGCONT)
+        os.kill(server.server.identity.pid, signal.SIGCONT)
     async with asyncio.timeout(10):
         while not wire.up:  # noqa: ASYNC110  # it comes back by itself
             await asyncio.sleep(0.01)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import msgspec
 
+from headwater.followers.invalidation import relaying
 from headwater.kernel.cache import Coherence
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.identity.repository import ensure_admin_key
@@ -32,8 +35,13 @@ async def test_metrics_show_the_stream_and_each_follower(headwater: Headwater) -
             "insert into headwater.follower (name, state, epoch, position) values ('mirror', 'following', 1, 0)"
         )
     transport = httpx.ASGITransport(create_app(headwater))
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-        shown = (await client.get("/metrics")).text
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+        relaying(headwater.system, headwater.settings),
+    ):
+        async with asyncio.timeout(15):
+            while "headwater_cache_lag_changes 0.0" not in (shown := (await client.get("/metrics")).text):
+                pass
     assert "headwater_stream_epoch 1.0" in shown
     assert "headwater_stream_position 0.0" in shown
     assert 'headwater_follower_lag_changes{follower="mirror"} 0.0' in shown

@@ -19,6 +19,7 @@ _COMMANDS = {
     "validate": "Compare the database with what the migrations made.",
     "seed": "Plant the demo rows, or many rows for a load test.",
     "clear": "Remove what was seeded, and nothing else.",
+    "follow": "Run what follows the change stream: its ticker, and the relay of the cache.",
     "cache": "Tell what the cache does, compare it with PostgreSQL, empty it.",
     "stream": "Tell where the change stream stands, and what it tells.",
     "backup": "Write a backup (comes with a later issue).",

@@ -20,6 +20,7 @@ _TAKEN = ("headwater", "kernel", "public", "information_schema", "identity")
 _FILES = {
     "__init__.py.txt": "__init__.py",
     "models.py.txt": "models.py",
+    "cache.py.txt": "cache.py",
     "repository.py.txt": "repository.py",
     "queries.sql.txt": "queries.sql",
     "routes.py.txt": "routes.py",
@@ -43,7 +44,8 @@ _FILES = {
 @home_option
 @json_option
 def command(what: str, name: str, entity: str, into: Path, home: Path, as_json: bool) -> None:
-    """Make the package of a module of your own: models, migration, repository, routes, seeds, and a system to run it.
+    """Make the package of a module of your own: models, migration, repository, cache policy, routes,
+    seeds, and a system to run it.
 
     It touches no database. What it prints says how to start the new system; --home goes into that line.
 

@@ -218,13 +218,11 @@ async def _up(home: Home, plan: Plan, progress: Progress) -> AsyncIterator[tuple
         settings, shown = await _start_stores(home, progress, ending)
         progress("Applying migrations.")
         await _migrate(system, settings, progress)
-        from headwater.followers.invalidation import relaying
+        from headwater.followers.follow import follow
         from headwater.kernel.lifecycle import Headwater
-        from headwater.kernel.ticker import ticking
 
         headwater = await ending.enter_async_context(Headwater.open(system, settings))
-        await ending.enter_async_context(ticking(settings))
-        await ending.enter_async_context(relaying(system, settings))
+        await ending.enter_async_context(follow(headwater))
         if plan.seeded:
             await _seed(headwater, progress)
         admin_key = await _admin_key(home, headwater)

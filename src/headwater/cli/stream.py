@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +43,14 @@ def status(home: Path, as_json: bool) -> None:
     """
     found = asyncio.run(_status(home))
     lines = [f"The stream is at {found['position']}; a ticker {'leads' if found['ticker'] else 'is NOT running'}."]
+    if found["cache"]:
+        relay = found["cache"]
+        lines.append(
+            f"{'the cache':<24} {'believed' if relay['trusted'] else 'NOT believed':<10} {'':<14}"
+            f" {relay['lag_changes']:>9,} changes {relay['lag_seconds']:>8.1f} s behind"
+        )
     if not found["followers"]:
-        lines.append("Nobody follows.")
+        lines.append("Nobody else follows." if found["cache"] else "Nobody follows.")
     for one in found["followers"]:
         lines.append(
             f"{one['name']:<24} {one['state']:<10} {one['epoch']}.{one['position']:<12}"
@@ -147,14 +153,28 @@ async def _postgres(home: Path) -> AsyncIterator[Postgres]:
 
 
 async def _status(home: Path) -> dict[str, Any]:
+    from headwater.cli.stores import stores
+    from headwater.followers.invalidation import relay_standing
     from headwater.kernel.changes import Stream
+    from headwater.kernel.errors import Unreachable
     from headwater.kernel.followers import parked, standings
+    from headwater.kernel.lifecycle import Headwater
+    from headwater.kernel.module import System
     from headwater.kernel.ticker import is_led
+    from headwater.kernel.wire import ReplyError
 
-    async with _postgres(home) as postgres:
+    async with (
+        stores(home, make_home=False) as settings,
+        Headwater.open(System("stores", ()), settings) as headwater,
+    ):
+        postgres, relay = headwater.postgres, None
+        if postgres.cache is not None:
+            with suppress(Unreachable, ReplyError):
+                relay = await relay_standing(postgres.cache)
         return {
             "position": str(await Stream(postgres).head()),
             "ticker": await is_led(postgres),
+            "cache": None if relay is None else asdict(relay),
             "followers": [asdict(one) for one in await standings(postgres)],
             "parked": [asdict(one) for one in await parked(postgres, limit=100)],
         }

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from sqlalchemy import text
 
 from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of
 from headwater.kernel.cached_rows import served_as
@@ -28,6 +29,7 @@ from headwater.kernel.wire import ReplyError, Wire
 from headwater.kernel.written import table_name, tags_of
 
 if TYPE_CHECKING:
+    from headwater.kernel.cache import Cache
     from headwater.kernel.cache_policy import CachePolicy
     from headwater.kernel.module import System
     from headwater.kernel.settings import Settings
@@ -50,6 +52,10 @@ _POLL = """SELECT now.snapshot::text, now.last, c."table", c.op::text, c.xid::te
 FROM (SELECT pg_current_snapshot() AS snapshot, pg_sequence_last_value($3::regclass) AS last) now
 LEFT JOIN headwater.change c ON now.snapshot::text <> $1 AND c.id > $2
   AND c.xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(c.xid, $1::pg_snapshot)"""
+_BEHIND = text("""SELECT count(*) AS changes,
+  coalesce(extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 AS seconds
+FROM headwater.change WHERE id > :floor AND xid >= pg_snapshot_xmin(CAST(CAST(:at AS text) AS pg_snapshot))
+AND NOT pg_visible_in_snapshot(xid, CAST(CAST(:at AS text) AS pg_snapshot))""")
 
 
 class _CursorMovedError(Exception):
@@ -264,6 +270,24 @@ class Invalidation:
             if not now_ms:
                 raise _CursorMovedError
         return int(now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStanding:
+    """How far the cache has been told. Lag is what was committed and not carried to it yet."""
+
+    trusted: bool
+    lag_changes: int
+    lag_seconds: float
+
+
+async def relay_standing(cache: Cache) -> RelayStanding | None:
+    """Where the cursor in Valkey stands; None when there is none. Raises Unreachable, ReplyError."""
+    cursor = Cursor.read(await cache.wire.send_get(cache.cursor_name))
+    if cursor is None:
+        return None
+    behind = await cache.postgres.fetch_one(_BEHIND, floor=cursor.floor, at=cursor.snapshot)
+    return RelayStanding(cache.believes(), behind.changes, behind.seconds)
 
 
 _POSTGRES = (asyncpg.PostgresError, asyncpg.InterfaceError)

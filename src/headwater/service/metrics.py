@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from headwater.followers.invalidation import RelayStanding
 from headwater.kernel.changes import Position
 from headwater.kernel.followers import Standing
 from headwater.kernel.postgres import PoolFigures
@@ -51,6 +52,7 @@ class StreamFigures:
 
     position: Position
     followers: Sequence[Standing]
+    relay: RelayStanding | None = None
 
 
 class Metrics(Collector):
@@ -151,6 +153,13 @@ def _stream_families(stream: StreamFigures) -> Iterator[Any]:
     """The stream's position, and each follower's lag and parked changes."""
     yield GaugeMetricFamily("headwater_stream_epoch", "The epoch of the change stream.", stream.position.epoch)
     yield GaugeMetricFamily("headwater_stream_position", "The last position that was told.", stream.position.number)
+    if stream.relay is not None:
+        for what, told, value in (
+            ("lag_changes", "Changes that were committed and not carried to the cache yet.", stream.relay.lag_changes),
+            ("lag_seconds", "Seconds since the first of them was written.", stream.relay.lag_seconds),
+            ("believed", "Whether this process believes the cache.", stream.relay.trusted),
+        ):
+            yield GaugeMetricFamily(f"headwater_cache_{what}", told, float(value))
     for name, said, of in (
         ("position", "The position a follower has applied.", "position"),
         ("lag_changes", "Changes that were told and that a follower has not applied.", "lag_changes"),

@@ -6,18 +6,21 @@ They take no slot: a service that is full must still be able to say so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import msgspec
 
 from headwater import __version__
+from headwater.followers.invalidation import relay_standing
 from headwater.kernel import health
 from headwater.kernel.changes import Stream
-from headwater.kernel.errors import HeadwaterError
+from headwater.kernel.errors import HeadwaterError, Unreachable
 from headwater.kernel.followers import standings
 from headwater.kernel.health import StoreHealth
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.wire import ReplyError
 from headwater.service import docs
 from headwater.service.answers import JSON, Answer, body_tag, encode, matches
 from headwater.service.metrics import CONTENT_TYPE, Metrics, StreamFigures, Tally
@@ -162,7 +165,12 @@ async def _stream_figures(headwater: Headwater) -> StreamFigures | None:
     """None while PostgreSQL is away or has no stream yet: the other figures are shown all the same."""
     try:
         async with asyncio.timeout(_STREAM_SECONDS_MAX):
-            return StreamFigures(await Stream(headwater.postgres).head(), await standings(headwater.postgres))
+            postgres, cache = headwater.postgres, headwater.postgres.cache
+            relay = None
+            if cache is not None:
+                with contextlib.suppress(Unreachable, ReplyError):
+                    relay = await relay_standing(cache)
+            return StreamFigures(await Stream(postgres).head(), await standings(postgres), relay)
     except (HeadwaterError, TimeoutError):
         return None
 
