@@ -512,7 +512,8 @@ class Run:
             ):
                 await asyncio.sleep(0.005)
         if self.ours:
-            self.counts["THE RELAY DID NOT CATCH UP"] += not await self._caught_up(admin, valkey)
+            caught_up = await self._caught_up(admin, valkey)
+            self.counts["THE RELAY DID NOT CATCH UP"] += not caught_up
         else:
             await asyncio.sleep(0.3)  # what runs after the commit without being waited for
         truth = {row["id"]: int(row["name"]) for row in await admin.fetch("select id, name from users")}

@@ -69,15 +69,10 @@ async def believing(settings: Settings, *, near: int = 0) -> AsyncIterator[Headw
     """A process that believes Valkey though no relay runs: nothing is invalidated but by hand."""
     async with Headwater.open(system_of(near=near), settings) as headwater:
         cache = cache_of(headwater)
-
-        async def look() -> None:
-            cache.good_until = cache.near_until = monotonic() + 3600
-
-        cache.look = look  # type: ignore[method-assign]
-        cache._generation = b"test"
-        for kind in cache.kinds:
-            kind.generation(b"test")
-        await look()
+        guard = f"{cache.wire.run_id} 00000000 0 0 {kind_of(headwater).served_as}".encode()
+        cache._guard = (guard, monotonic() + 3600)  # as if it had been renewed all the time
+        await cache.wire.send(b"SET", cache.guard_name, guard, b"PX", 3_600_000)
+        await cache.look()
         yield headwater
 
 

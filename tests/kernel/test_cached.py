@@ -15,7 +15,6 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from headwater.followers.invalidation import relaying
-from headwater.kernel.cache import tag_name, tags_of
 from headwater.kernel.cached import Tag, cached
 from headwater.kernel.errors import NotFound, ProgrammingError
 from headwater.kernel.lifecycle import Headwater
@@ -175,16 +174,3 @@ def test_a_dependency_nobody_tells_of_is_refused() -> None:
             Tag(model, **column)
     with pytest.raises(ProgrammingError, match="level"):
         cached("x", tags=lambda: (), ttl_seconds=1, level="strict")
-
-
-_VALUES = [None, "a", "\u00f6" * 64, "x" * 65, 7, True, uuid4(), Decimal("1.50"), 1.5, datetime(2026, 1, 1, tzinfo=UTC)]
-
-
-@pytest.mark.parametrize("value", _VALUES, ids=str)
-async def test_a_change_concerns_the_tag_whatever_its_value_is(headwater: Headwater, value: Any) -> None:
-    kinds = {bool: "boolean", int: "bigint", float: "float8", UUID: "uuid", Decimal: "numeric", datetime: "timestamptz"}
-    async with headwater.postgres._borrow() as link:
-        told_as = await link.connection.fetchval(
-            f"select jsonb_build_object('c', $1::{kinds.get(type(value), 'text')})", value
-        )
-    assert tag_name("t.t", "c", value) in tags_of("t.t", None, told_as, None)

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from sqlalchemy import text
 
-from headwater.kernel.cache import GUARD_SECONDS, STEPS, columns_that_tell, names_of, tags_of, tags_of_row
+from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of
 from headwater.kernel.cached_rows import served_as
 from headwater.kernel.errors import Unreachable
 from headwater.kernel.postgres import connect
 from headwater.kernel.snapshots import covers, parse
 from headwater.kernel.wire import ReplyError, Wire
+from headwater.kernel.written import columns_that_tell, tags_of, tags_of_row
 
 if TYPE_CHECKING:
     from headwater.kernel.cache import Cache

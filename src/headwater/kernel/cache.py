@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import hashlib
 import itertools
 import math
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
@@ -32,9 +30,9 @@ from headwater.kernel.cached_rows import LEASE_MS, UNREACHABLE, Entity, Figures,
 from headwater.kernel.errors import HeadwaterError, ProgrammingError, Unreachable
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
-from headwater.kernel.rows import shape
 from headwater.kernel.snapshots import covers, fulfilled
 from headwater.kernel.wire import ReplyError, Script, Wire
+from headwater.kernel.written import Written, columns_that_tell
 
 STEPS = Script.load(Path(__file__).with_name("cache.lua"))
 
@@ -46,16 +44,12 @@ _BYPASS_SECONDS = 1.0
 _MARK_MS = 10_000
 _LOADS_MAX = 4
 _FLOORS_MAX = 10_000
-_CHANGES_MAX = 1_000
-_TAG_LENGTH_MAX = 64
 _V, _L, _T, _D = (ord(letter) for letter in "VLTD")
 
 _IDENTITY = text(
     """SELECT (pg_control_system()).system_identifier::text || ':' || (SELECT oid FROM pg_database
        WHERE datname = current_database())::text"""
 )
-_WRITTEN = """SELECT "table", op::text, key, new, old FROM headwater.change
-WHERE id > $1 AND xid = pg_current_xact_id_if_assigned() LIMIT $2"""
 
 
 class Cache:
@@ -89,7 +83,7 @@ class Cache:
         self.coherence: Coherence | None = None
         self.cursor_name = self.guard_name = self.figures_name = self.coherence_name = b""
         self._generation = b""
-        self._changes_from = 0
+        self.changes_from = 0
         self._guard: tuple[bytes, float] = (b"", 0.0)  # as it was read last, and when it first read so
         self._bypass_until = 0.0
         self._flights: dict[tuple[bytes, bytes], asyncio.Future[Loaded]] = {}
@@ -142,7 +136,7 @@ class Cache:
             self._generation = generation
             for kind in self.kinds:
                 kind.generation(generation)
-        self._changes_from = int(words[2])
+        self.changes_from = int(words[2])
         if sent >= self._bypass_until:
             # Each renewal writes another guard. One that stays the same ends by this clock, whatever Valkey's does.
             self.good_until = min(sent + left / 1000, self._guard[1] + GUARD_SECONDS)
@@ -406,25 +400,10 @@ class Cache:
 
     async def committed(self, model: type[Model], values: Sequence[Any]) -> None:
         """A verb outside a transaction has written a row."""
-        written = Written()
-        self.add_values(written, model, values)
+        written = Written(self)
+        written.add_values(model, values)
         if written:
             await asyncio.shield(self.spawn(self.invalidate(written)))
-
-    def add_values(self, written: Written, model: type[Model], values: Sequence[Any]) -> None:
-        """What a verb has written concerns: the row, and the lists it was and is in."""
-        tracked = model.__tracked__
-        if tracked.policy == "off":
-            return
-        known, entity = shape(model), self.entities.get(model)
-        table = table_name(model)
-        written.tags.add(tag_name(table))
-        columns = [known.table.columns[name] for name in tracked.tags]
-        for value in values:
-            if entity is not None:
-                written.rows.add((entity, known.key_of(value)))
-            for column in (*known.key_columns, *columns):
-                written.tags.add(tag_name(table, column.name, getattr(value, known.name_of[column])))
 
     async def mark(self, written: Written) -> Marks:
         """Before COMMIT: from now on readers of strict rows read PostgreSQL."""
@@ -463,29 +442,6 @@ class Cache:
             if self.strict:  # nobody is told of the commit before every reader has heard of it, or lost the guard
                 await asyncio.sleep(_BYPASS_SECONDS)
 
-    async def unseen(self, written: Written, connection: Any) -> bool:
-        """Add what a transaction wrote past the verbs, as the change stream has captured it. False: it was too much."""
-        rows = await connection.fetch(_WRITTEN, self._changes_from, _CHANGES_MAX + 1)
-        for row in rows:
-            self.add_change(written, row["table"], row["key"], row["new"], row["old"])
-        return len(rows) <= _CHANGES_MAX and not any(row["op"] == "t" for row in rows)
-
-    def add_change(
-        self,
-        written: Written,
-        table: str,
-        key: Mapping[str, Any] | None,
-        new: Mapping[str, Any] | None,
-        old: Mapping[str, Any] | None,
-    ) -> None:
-        """What a captured change concerns."""
-        for entity, column in self.told_by.get(table, ()):
-            for said in (key, new, old):
-                if said is not None and said.get(column) is not None:
-                    written.rows.add((entity, entity._key_type(str(said[column]))))
-                    written.tags.update(tags_of_row(entity.policy, said[column]))
-        written.tags.update(tags_of(table, key, new, old))
-
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Work that goes on by itself; it ends with the cache."""
         task = asyncio.get_running_loop().create_task(work)
@@ -516,67 +472,10 @@ class Marks(NamedTuple):
 NO_MARKS = Marks(b"", [])
 
 
-class Written:
-    """What a transaction has written, as far as the cache is concerned."""
-
-    __slots__ = ("rows", "tags")
-
-    def __init__(self) -> None:
-        self.rows: set[tuple[Entity, Any]] = set()
-        self.tags: set[bytes] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.tags)
-
-
 def names_of(identity: str) -> tuple[bytes, bytes]:
     """The Valkey keys of the relay's cursor and guard for one database."""
     stem = "headwater:cache:{" + hashlib.sha256(identity.encode()).hexdigest()[:12] + "}:"
     return (stem + "cursor").encode(), (stem + "guard").encode()
-
-
-def tags_of(
-    table: str, key: Mapping[str, Any] | None, new: Mapping[str, Any] | None, old: Mapping[str, Any] | None
-) -> set[bytes]:
-    """The tags a change concerns: its table, and each column of its key and of its old and new tag values."""
-    found = {tag_name(table)}
-    for said in (key, new, old):
-        for column, value in (said if isinstance(said, dict) else {}).items():
-            if isinstance(value, (str, int)):
-                found.add(tag_name(table, column, value))
-    return found
-
-
-def tag_name(table: str, column: str = "", value: Any = None) -> bytes:
-    """The Valkey key of a tag. A value that a change may tell otherwise (null, a time, a long text) means the table."""
-    plain = value.value if isinstance(value, enum.Enum) else value
-    if not column or not isinstance(plain, (str, int, UUID)) or len(spoken := json_text(plain)) > _TAG_LENGTH_MAX:
-        return f"tag:{table}".encode()
-    return f"tag:{table}:{column}={spoken}".encode()
-
-
-def columns_that_tell(policy: CachePolicy) -> list[tuple[str, str]]:
-    """The table and column of each change that concerns rows of a kind: its own key, and what its policy adds."""
-    own = (table_name(policy.model), shape(policy.model).key_columns[0].name)
-    others = [name.rpartition(".")[::2] for name in policy.told_by]
-    return [own, *((table, column) for table, column in others)]
-
-
-def tags_of_row(policy: CachePolicy, key: Any) -> set[bytes]:
-    """The tags of a row of a kind, whatever table told of its change."""
-    table = table_name(policy.model)
-    return {tag_name(table), tag_name(table, shape(policy.model).key_columns[0].name, key)}
-
-
-def json_text(value: Any) -> str:
-    """A value as jsonb would show it without quotes."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def table_name(model: type[Model]) -> str:
-    """A model's table as the change stream names it."""
-    table = shape(model).table
-    return f"{table.schema or 'public'}.{table.name}"
 
 
 def _lease(raw: bytes | None) -> tuple[bytes, bytes, bytes] | None:

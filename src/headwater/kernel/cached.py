@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
 
 import msgspec
 
-from headwater.kernel.cache import Cache, table_name, tag_name
+from headwater.kernel.cache import Cache
 from headwater.kernel.cache_policy import Level
 from headwater.kernel.cached_rows import HEAD, UNREACHABLE, Codec, Kind, Loaded
 from headwater.kernel.errors import ProgrammingError
@@ -25,6 +25,7 @@ from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import model_of, shape
+from headwater.kernel.written import table_name, tag_name
 
 P = ParamSpec("P")
 R = TypeVar("R")

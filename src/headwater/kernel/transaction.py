@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import asyncpg
 
-from headwater.kernel.cache import NO_MARKS, Cache, Written
+from headwater.kernel.cache import NO_MARKS, Cache
 from headwater.kernel.errors import ProgrammingError, TransientError, Unreachable
 from headwater.kernel.postgres import Connection, Link, Postgres, Runner, run_on
 from headwater.kernel.statements import Prepared
 from headwater.kernel.tracking import Context
 from headwater.kernel.translation import BROKEN, raise_translated
+from headwater.kernel.written import Written
 
 if TYPE_CHECKING:
     from headwater.kernel.models import Model
@@ -46,7 +47,7 @@ class Transaction(Runner):
         self._depth = 0
         self._statements = 0  # that may have written
         self._told = 0  # writes of which a verb has said what they concern
-        self.written: Written | None = Written() if postgres.cache is not None else None
+        self.written: Written | None = Written(postgres.cache) if postgres.cache is not None else None
 
     @property
     def connection(self) -> Connection:
@@ -85,10 +86,9 @@ class Transaction(Runner):
             self._depth -= 1
 
     async def _wrote(self, model: type[Model], *values: Any) -> None:
-        cache = self.postgres.cache
-        if cache is not None and self.written is not None:
+        if self.written is not None:
             self._told += not model.__tracked__.writes_more
-            cache.add_values(self.written, model, values)
+            self.written.add_values(model, values)
 
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:
         self._require_open()
@@ -187,7 +187,7 @@ async def _commit_coherently(cache: Cache, tx: Transaction, written: Written, li
     try:
         if tx._statements > tx._told or cache.strict:  # a trigger or a cascade may have written strict rows
             try:
-                complete = await cache.unseen(written, link.connection)
+                complete = await written.add_captured(link.connection)
             except asyncpg.PostgresError:  # a statement had failed; COMMIT will say so
                 complete = False
         marks = await cache.mark(written)
