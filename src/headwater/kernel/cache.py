@@ -30,7 +30,7 @@ from headwater.kernel.cached_rows import LEASE_MS, UNREACHABLE, Entity, Figures,
 from headwater.kernel.errors import HeadwaterError, ProgrammingError, Unreachable
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
-from headwater.kernel.snapshots import covers, fulfilled
+from headwater.kernel.snapshots import Floors, fulfilled
 from headwater.kernel.wire import ReplyError, Script, Wire
 from headwater.kernel.written import Written, columns_that_tell
 
@@ -43,7 +43,6 @@ _NEAR_SECONDS = 0.25
 _BYPASS_SECONDS = 1.0
 _MARK_MS = 10_000
 _LOADS_MAX = 4
-_FLOORS_MAX = 10_000
 _V, _L, _T, _D = (ord(letter) for letter in "VLTD")
 
 _IDENTITY = text(
@@ -79,7 +78,7 @@ class Cache:
         self.near_until = 0.0
         self.epoch = time.time() - monotonic()
         """What to add to monotonic() for the time of day, by which entries end; looked at again with the guard."""
-        self.floors: dict[bytes, tuple[str, float]] = {}
+        self.floors = Floors(_BYPASS_SECONDS, lifted=self._discard_near)
         self.coherence: Coherence | None = None
         self.cursor_name = self.guard_name = self.figures_name = self.coherence_name = b""
         self._generation = b""
@@ -157,7 +156,7 @@ class Cache:
                 if self.wire.up:
                     await self.look()
                     if turn % 20 == 0:
-                        self._forget_floors()
+                        self.floors.forget_old()
                         await self.report()
             except UNREACHABLE:
                 self._distrust()
@@ -211,35 +210,12 @@ class Cache:
                     kind.near.clear()
             return
         for name in push[1]:
-            for kind in self.entities.values():
-                if kind.near is not None and kind.owns(name):
-                    kind.discard_near(name)
+            self._discard_near(name)
 
-    # -- floors: a process never reads back in time ------------------------------------------------------------------
-
-    def raise_floor(self, name: bytes, snapshot: str) -> None:
-        """A read went past the cache; what the cache gives from now on must have seen as much."""
-        if len(self.floors) >= _FLOORS_MAX:
-            self._forget_floors()
-        self.floors[name] = (snapshot, monotonic())
-        for kind in self.entities.values():  # a value kept nearby has seen less
+    def _discard_near(self, name: bytes) -> None:
+        for kind in self.entities.values():
             if kind.near is not None and kind.owns(name):
                 kind.discard_near(name)
-
-    def _forget_floors(self) -> None:
-        old = monotonic() - _BYPASS_SECONDS  # older than that, the guard says the same
-        if self.floors:
-            self.floors = {key: floor for key, floor in self.floors.items() if floor[1] > old}
-
-    def below_floor(self, name: bytes, snapshot: bytes) -> bool:
-        """Whether an entry has seen less than this process has."""
-        floor = self.floors.get(name)
-        if floor is None:
-            return False
-        if not covers(snapshot.decode(), floor[0]):
-            return True
-        del self.floors[name]
-        return False
 
     # -- misses ------------------------------------------------------------------------------------------------------
 
@@ -276,7 +252,7 @@ class Cache:
                         break
                     if raw[0] == _V:
                         at, snapshot = body_of(raw, prefix)
-                        if not self.below_floor(name, snapshot):
+                        if not self.floors.above(name, snapshot):
                             return kind.decode(raw[at:]) if at < len(raw) else None
                         break
                     lease = _lease(raw)
@@ -296,13 +272,13 @@ class Cache:
                 raw = await self.wire.send_get(name)
                 if raw is not None and raw.startswith(prefix) and self.believes():
                     at, snapshot = body_of(raw, prefix)
-                    if snapshot != avoid and not self.below_floor(name, snapshot):
+                    if snapshot != avoid and not self.floors.above(name, snapshot):
                         return kind.decode(raw[at:]) if at < len(raw) else None
         except UNREACHABLE:
             pass
         kind.figures.bypasses += 1
         loaded = await load()
-        self.raise_floor(name, loaded.snapshot)
+        self.floors.lift(name, loaded.snapshot)
         return loaded.value
 
     async def _lead(
@@ -355,7 +331,7 @@ class Cache:
                 filled = await self.step(name, b"fill", token, snapshot, entry, ms)
         if not filled:
             kind.figures.fills_refused += 1
-            self.raise_floor(name, snapshot)
+            self.floors.lift(name, snapshot)
         return loaded.value
 
     # -- early refresh -----------------------------------------------------------------------------------------------

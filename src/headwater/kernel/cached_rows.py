@@ -222,7 +222,7 @@ class Entity(Kind):
         cache, avoid = self.cache, b""
         if raw is not None and raw.startswith(prefix):
             at, snapshot = body_of(raw, prefix)
-            if name not in cache.floors or not cache.below_floor(name, snapshot):
+            if name not in cache.floors or not cache.floors.above(name, snapshot):
                 self.figures.hits += 1
                 self._refresh_early(key, name, prefix, raw, snapshot)
                 payload = raw[at:]
@@ -234,7 +234,7 @@ class Entity(Kind):
         """The value from PostgreSQL, since Valkey cannot be believed or reached."""
         self.figures.bypasses += 1
         value, snapshot = await self._loader.load(key)
-        self.cache.raise_floor(name, snapshot)
+        self.cache.floors.lift(name, snapshot)
         return value
 
     def keep(self, near: NearCache, key: Any, ticket: object, name: bytes, prefix: bytes, raw: bytes) -> bytes | None:
@@ -243,7 +243,7 @@ class Entity(Kind):
             return None
         at, snapshot = body_of(raw, prefix)
         left = _head_of(raw, len(prefix))[0] - time.time()
-        if left <= 0 or (name in self.cache.floors and self.cache.below_floor(name, snapshot)):
+        if left <= 0 or (name in self.cache.floors and self.cache.floors.above(name, snapshot)):
             return None
         payload, now = raw[at:], monotonic()
         self.figures.hits += 1
@@ -285,7 +285,7 @@ class Entity(Kind):
         self.figures.bypasses += len(keys)
         rows, snapshot = await self._loader.load_all(keys)
         for name in names:
-            cache.raise_floor(name, snapshot)
+            cache.floors.lift(name, snapshot)
         return rows
 
     def _together(
@@ -299,7 +299,7 @@ class Entity(Kind):
             length = HEAD.unpack_from(raw, len(prefix))[2]
             at = len(prefix) + HEAD.size + length
             snapshot = raw[at - length : at]
-            if not covers(position, snapshot) or (self.cache.floors and self.cache.below_floor(name, snapshot)):
+            if not covers(position, snapshot) or (self.cache.floors and self.cache.floors.above(name, snapshot)):
                 return None
             values[key] = self.decode(raw[at:]) if at < len(raw) else None
         return {key: value for key, value in values.items() if value is not None}
@@ -321,7 +321,7 @@ class Entity(Kind):
             if lease is None and payload is not None:
                 entry, ms = self.entry(prefix, Loaded(None, payload, snapshot), took)
                 fills.append(cache.step(name, b"fill", token, snapshot, entry, ms))
-            cache.raise_floor(name, snapshot)
+            cache.floors.lift(name, snapshot)
         await asyncio.gather(*fills, return_exceptions=True)
         return rows
 
