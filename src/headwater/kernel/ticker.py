@@ -110,6 +110,8 @@ class Ticker:
                 "statement_timeout": "0",
                 "jit": "off",
                 "enable_seqscan": "off",
+                # A tick that a crash of the server takes along is taken again. See `Stream.settle`.
+                "synchronous_commit": "off",
                 "search_path": "pg_catalog",
                 "tcp_keepalives_idle": "2",
                 "tcp_keepalives_interval": "1",
