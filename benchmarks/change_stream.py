@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import itertools
 import json
 import os
 import sys
@@ -47,6 +49,9 @@ _TICKER = (
     "import asyncio, sys; from headwater.kernel.settings import Settings; from headwater.kernel.ticker import Ticker; "
     "asyncio.run(Ticker(Settings(database_url=sys.argv[1])).run())"
 )
+
+
+_NUMBERS = itertools.count(1)
 
 
 class _Hands:
@@ -144,12 +149,15 @@ async def _catch_up(findings: Findings, dsn: str, transactions: int) -> None:
                 sink = CallingSink(postgres, name, hands.take)
                 follower = Follower(postgres, name, sink, delivery=delivery, required=False)
                 end = await follower.stream.head()
+                gc.collect()
+                gc.freeze()
                 await _execute(dsn, _PLACED, name, start.epoch, start.number)
                 began = perf_counter()
                 while await sink.position() != end:
                     await follower.step()
                 rates.append((changes / (perf_counter() - began), hands.count, perf_counter() - began))
             finally:
+                gc.unfreeze()
                 await postgres.close()
         rate, handed, taken = sorted(rates)[1]
         table.add(
@@ -174,7 +182,7 @@ async def _followed(dsn: str, hands: _Hands, *, listen: bool) -> AsyncIterator[N
     settings = Settings(database_url=dsn)
     postgres = await Postgres.open(settings)
     try:
-        name = f"hands, {'listening' if listen else 'polling'}"
+        name = f"hands {next(_NUMBERS)}"  # a new one begins with the rows that are there, and shows that it follows
         follower = Follower(postgres, name, CallingSink(postgres, name, hands.take), required=False)
         async with Bell.listen(settings) as bell:
             task = asyncio.create_task(follower.run(bell if listen else None))
@@ -256,12 +264,15 @@ async def _all_told(dsn: str, start: Position) -> int:
     """Wait until the ticker has told everything; how many changes that are."""
     connection = await asyncpg.connect(dsn)
     try:
+        deadline = perf_counter() + 60
         while True:
             told, written = await connection.fetchrow(
                 "select (select sum(changes) from headwater.tick), (select count(*) from headwater.change)"
             )
             if told == written:
                 return int(told) - start.number
+            if perf_counter() > deadline:
+                raise RuntimeError(f"Of {written} changes {told} were told.")
             await asyncio.sleep(0.05)
     finally:
         await connection.close()

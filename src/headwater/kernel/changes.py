@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -113,10 +114,12 @@ class Stream:
         *,
         tables: Iterable[str | type[Model]] | None = None,
         limit: int = 1000,
+        latest: bool = False,
     ) -> Batch:
         """What follows `after`: whole transactions, until there are `limit` changes or no more.
 
-        `tables` (and topics, as "topic:name") choose what is delivered; positions count everything. Raises StreamGap
+        `tables` (and topics, as "topic:name") choose what is delivered; positions count everything. With `latest` only
+        the last change of each key comes with its content, and no other is delivered. Raises StreamGap
         when something is missing, and EpochChanged when the database is not the one the position was of.
         """
         asked = None if tables is None else [table_name(table) for table in tables]
@@ -124,7 +127,8 @@ class Stream:
             ticks = await self.postgres.fetch(QUERIES["ticks"], epoch=after.epoch, after=after.number, limit=limit)
             if ticks:
                 span = _Span(after, ticks)
-                rows = await self.postgres.fetch(QUERIES["changes"], tables=asked, **span.bounds)
+                query = QUERIES["latest_changes" if latest else "changes"]
+                rows = await self.postgres.fetch(query, tables=asked, **span.bounds)
                 return span.batch(rows)
             head = await self.head()
             if head.epoch != after.epoch or head.number < after.number:
@@ -207,7 +211,7 @@ class _Span:
     def batch(self, rows: Sequence[Any]) -> Batch:
         """The changes in order, once every tick was found to hold what it says. Raises StreamGap."""
         transactions: dict[int, list[Any]] = {}
-        for row in sorted(rows, key=_id):
+        for row in sorted(rows, key=_ID):
             of = transactions.get(row[1])
             if of is None:
                 transactions[row[1]] = [row]
@@ -229,8 +233,9 @@ class _Span:
             if len(transactions_of) > 1:
                 transactions_of.sort(key=_last_id)
             for of in transactions_of:
-                for _, xid, table, op, key, after, before, at, context in of:
-                    if table is not None and number > seen:
+                for _, xid, table, op, at, content in of:
+                    if content is not None and number > seen:
+                        key, after, before, context = content
                         position = new(Position, (epoch, number))
                         add(new(Change, (position, table, op, key, after, before, at, xid, context)))
                     number += 1
@@ -239,12 +244,11 @@ class _Span:
         return Batch(self.after, Position(epoch, expected - 1), tuple(changes), self._ticks[-1]["at"])
 
 
-def _id(row: Any) -> int:
-    return int(row[0])
+_ID = itemgetter(0)
 
 
-def _last_id(rows: list[Any]) -> int:
-    return int(rows[-1][0])
+def _last_id(rows: list[Any]) -> Any:
+    return rows[-1][0]
 
 
 def _gap(after: Position, found: int, expected: int) -> StreamGap:

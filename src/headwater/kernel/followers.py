@@ -41,6 +41,9 @@ _encode = msgspec.json.Encoder().encode
 Apply = Callable[[Transaction, Sequence[Change]], Awaitable[None]]
 Delivery = Literal["each", "latest"]
 
+_BEHIND: dict[Delivery, int] = {"each": 10, "latest": 100}
+"""How many times its batch a follower takes at once while it is behind: more where most of it is passed over."""
+
 _PASSING = (TransientError, UnavailableError, OSError, TimeoutError)
 """What says nothing against the change itself: it is tried again until it goes."""
 
@@ -204,6 +207,7 @@ class Follower:
     `tables`: what it follows (default: everything). `delivery="latest"` gives only the last change of each key in a
     batch: `i` and `u` then both mean "this is the row now". A follower that is not `required` holds no history back;
     with `lag_seconds_max` it is detached when it falls further behind. Both begin again from a snapshot.
+    `batch`: about so many changes are read and applied at once, and ten times as many while it is behind.
     """
 
     def __init__(
@@ -236,6 +240,7 @@ class Follower:
         self._read = Position(0, 0)  # what was read; between the two is nothing that concerns this follower
         self._skip: _Seen | None = None
         self._held: set[tuple[str, bytes]] = set()  # keys that are parked
+        self._behind = False
         self._reported = 0.0
 
     async def run(self, bell: Bell | None = None) -> None:
@@ -267,8 +272,12 @@ class Follower:
         if self._held and await self._retry_asked(at):
             return True
         try:
-            limit = self._batch * (20 if self._delivery == "latest" else 1)
-            batch = await self.stream.read(self._read, tables=self.tables, limit=limit)
+            batch = await self.stream.read(
+                self._read,
+                tables=self.tables,
+                limit=self._batch * (_BEHIND[self._delivery] if self._behind else 1),
+                latest=self._delivery == "latest",
+            )
         except (StreamGap, EpochChanged):
             await self.bootstrap()
             return True
@@ -278,6 +287,7 @@ class Follower:
             else:
                 await self._report(at)
             return False
+        self._behind = batch.to.number - batch.after.number >= self._batch
         changes: Sequence[Change] = batch.changes
         if self._skip is not None:
             changes = [change for change in changes if not self._skip.sees(change.xid)]
