@@ -39,6 +39,7 @@ select headwater.track('told.row', 'full');
 # Every `commit` is a transaction of its own, so that the backlog is as many small transactions as real writers make.
 _BACKLOG = """
 do $$ begin
+    perform set_config('synchronous_commit', 'off', false);
     for i in 1..{transactions} loop
         update told.row set n = n + 1 where id between (i * 7) % {rows} and (i * 7) % {rows} + 4;
         commit;
@@ -84,7 +85,7 @@ async def benchmark(short: bool) -> Findings:
         async with _ticker(dsn) as ticker:
             await _lag(findings, dsn, 1.0 if short else 8.0, RATES[-1:] if short else RATES)
             await _idle(findings, server, ticker, 0.5 if short else 5.0)
-            await _catch_up(findings, dsn, 2_000 if short else 40_000)
+            await _catch_up(findings, dsn, 2_000 if short else 20_000)
     return findings
 
 

@@ -21,7 +21,7 @@ select first_position, changes, at, snapshot::text as snapshot, xid_from::text::
                    and first_position >= coalesce((select max(first_position) from headwater.tick
                                                     where epoch = :epoch and first_position <= :after::bigint + 1), 0)
                    and first_position + changes > :after + 1
-                 order by first_position limit 1000) t) counted
+                 order by first_position limit 5000) t) counted
  where before < :limit::bigint
  order by first_position
 

@@ -190,6 +190,7 @@ class Ticker:
     async def keep_house(self, connection: Any) -> None:
         """Make partitions ahead, let laggards go, drop what everybody has passed and nobody audits any more."""
         await _value(connection, "make_partitions", ahead=PARTITIONS_AHEAD, size=self._partition_size)
+        await _value(connection, "watch_partitions")
         await connection.fetch(QUERIES["detach_laggards"].sql)
         passed = await _value(connection, "passed", after_id=self._after_id)
         age = self.settings.change_retention_days * 86_400
