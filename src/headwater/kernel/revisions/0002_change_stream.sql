@@ -127,6 +127,42 @@ $function$;
 select headwater.make_partitions(16, 1000000);
 
 -- next
+-- PostgreSQL clones row triggers to partitions, and no statement triggers: TRUNCATE of a partition alone becomes the
+-- deletes of its rows. Partitions that came after the table was tracked get their trigger here, from `track` and every
+-- few seconds from the ticker (null: of every tracked table); one that is in use, or not ours to alter, waits.
+create function headwater.watch_partitions(relation regclass default null) returns bigint
+language plpgsql as $function$
+declare
+    known record;
+    watched bigint := 0;
+begin
+    for known in
+        select part.relid::regclass as part, t.tgfoid::regproc as routine
+          from pg_trigger t
+         cross join lateral pg_partition_tree(t.tgrelid) part
+         where t.tgname = 'headwater_truncating' and not t.tgisinternal
+           and t.tgrelid in (select c.oid from pg_class c where c.relkind = 'p' and not c.relispartition)
+           and (watch_partitions.relation is null or t.tgrelid = watch_partitions.relation)
+           and part.isleaf and part.relid <> t.tgrelid
+           and not exists (select from pg_trigger o where o.tgrelid = part.relid
+                                                      and o.tgname = t.tgname and o.tgfoid = t.tgfoid)
+    loop
+        begin
+            execute format('create or replace trigger headwater_truncating before truncate on %s for each statement '
+                           'execute function %s()', known.part, known.routine);
+            execute format('alter table %s enable always trigger headwater_truncating', known.part);
+            watched := watched + 1;
+        exception when lock_not_available or insufficient_privilege then
+            if watch_partitions.relation is not null then
+                raise;
+            end if;
+        end;
+    end loop;
+    return watched;
+end
+$function$;
+
+-- next
 -- The one function of a tracked table, written for its columns: a general one would cost each write several times more.
 -- `keys`, `tags` and `private` are names of columns; `private` ones never enter the stream.
 create function headwater.track(
@@ -141,7 +177,6 @@ declare
     keys text[];
     unknown text;
     declared text;
-    part regclass;
     key_of text;
     row_of text;
     same_key text;
@@ -246,13 +281,7 @@ $body$, same_key, spoken, key_of, row_of, replace(row_of, 'new.', 'old.'), repla
         execute format('create trigger headwater_truncating before truncate on %s for each statement '
                        'execute function headwater.%I()', relation, routine);
         execute format('alter table %s enable always trigger headwater_truncating', relation);
-        -- PostgreSQL clones no statement triggers: TRUNCATE of a partition alone becomes the deletes of its rows.
-        for part in select relid from pg_partition_tree(relation) where relid <> relation and isleaf loop
-            execute format('drop trigger if exists headwater_truncating on %s', part);
-            execute format('create trigger headwater_truncating before truncate on %s for each statement '
-                           'execute function headwater.%I()', part, routine);
-            execute format('alter table %s enable always trigger headwater_truncating', part);
-        end loop;
+        perform headwater.watch_partitions(relation);
     end if;
     insert into headwater.tracked as t ("table", policy, keys, tags, private)
     values (spoken, track.policy, keys, track.tags, track.private)
