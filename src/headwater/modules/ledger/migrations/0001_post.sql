@@ -339,27 +339,8 @@ begin
         end if;
 
         -- 5a. An id that has its answer.
-        if first_at is not null and first_at[i] < i then
-            j := first_at[i];
-            again := true;
-            if kinds[j] = k and asked_debits[j] is not distinct from asked_debits[i]
-               and asked_credits[j] is not distinct from asked_credits[i] and wanted[j] = amount
-               and flags[j] & 14 = flag & 14
-               and (refers is null or refers[j] is not distinct from refers[i])
-               and (remarks is null or remarks[j] is not distinct from remarks[i])
-               and (extras is null or extras[j] is not distinct from extras[i]) then
-                st := statuses[j];
-                o_amount[i] := o_amount[j];
-                o_debit_balance[i] := o_debit_balance[j];
-                o_credit_balance[i] := o_credit_balance[j];
-                if chain > 0 and j >= chain then
-                    st := 1;  -- twice inside one chain: what would be linked to what?
-                    again := false;
-                end if;
-            else
-                st := 1;
-                again := false;
-            end if;
+        if chain > 0 and first_at is not null and first_at[i] < i and first_at[i] >= chain then
+            st := 1;  -- twice inside one chain: what would be linked to what?
         elsif known_at is not null and known_at[i] is not null then
             r := known[known_at[i]];
             if (case k
@@ -390,24 +371,32 @@ begin
             else
                 st := 1;
             end if;
+        elsif first_at is not null and first_at[i] < i then
+            j := first_at[i];
+            if kinds[j] = k and asked_debits[j] is not distinct from asked_debits[i]
+               and asked_credits[j] is not distinct from asked_credits[i] and wanted[j] = amount
+               and flags[j] & 14 = flag & 14
+               and (refers is null or refers[j] is not distinct from refers[i])
+               and (remarks is null or remarks[j] is not distinct from remarks[i])
+               and (extras is null or extras[j] is not distinct from extras[i]) then
+                again := true;
+                st := statuses[j];
+                o_amount[i] := o_amount[j];
+                o_debit_balance[i] := o_debit_balance[j];
+                o_credit_balance[i] := o_credit_balance[j];
+            else
+                st := 1;
+            end if;
 
         -- 5b. A new one.
         elsif chain > 0 and (chain_failed or chain_old) then
             st := 12;
-        elsif k >= 3 and (debits[i] is null or refers[i] is null) then
-            st := 7;
-        elsif debits[i] = credits[i] then
-            st := 5;
-        elsif d is null or c is null then
-            st := 3;
-        elsif a_asset[d] <> a_asset[c] then
-            st := 4;
-        elsif (a_closed[d] or a_closed[c]) and k <> 4 then
-            st := 6;
         elsif k = 3 or k = 4 then
             h := case when made_by is not null and made_by[i] is not null then made_at[made_by[i]] else hold_at[i] end;
             if h is null or h_state[h] is null then
                 st := 7;
+            elsif (a_closed[d] or a_closed[c]) and k = 3 then
+                st := 6;
             elsif h_state[h] > 0 then
                 st := 7 + h_state[h];
             else
@@ -426,6 +415,16 @@ begin
                     st := 13;
                 end if;
             end if;
+        elsif k = 5 and (debits[i] is null or refers[i] is null) then
+            st := 7;
+        elsif debits[i] = credits[i] then
+            st := 5;
+        elsif d is null or c is null then
+            st := 3;
+        elsif a_asset[d] <> a_asset[c] then
+            st := 4;
+        elsif a_closed[d] or a_closed[c] then
+            st := 6;
         else
             if k = 5 then
                 r := originals[original_at[i]];
@@ -451,7 +450,8 @@ begin
                     st := 14;
                 elsif a_limit[d] is not null and a_balance[d] - a_held[d] + a_limit[d] < amount then
                     st := 2;
-                elsif a_balance[d] - amount <= -1e38 or a_balance[c] + amount >= 1e38 or a_held[d] + amount >= 1e38 then
+                elsif a_balance[d] - amount <= -1e38 or a_balance[c] + amount >= 1e38
+                      or k = 2 and a_held[d] + amount >= 1e38 then
                     st := 13;
                 end if;
             end if;
