@@ -6,6 +6,8 @@ import asyncio
 import json
 import tempfile
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,20 @@ def _without_relay() -> None:
 
 
 def _without_ordering() -> None:
-    """A value is kept nearby even if its invalidation came while it was on its way."""
+    """A value is kept nearby even if its invalidation came while it was on its way, or before its reader's turn."""
     from headwater.kernel.near_cache import NearCache
 
     NearCache.store = careless_store(NearCache.store)  # type: ignore[method-assign]
+    if find_spec("headwater.kernel.gathered_reads") is None:
+        return
+    reads = import_module("headwater.kernel.gathered_reads").GatheredReads
+    honest = reads.arrived
+
+    def arrived(self: Any, departure: Any, replies: Any) -> None:
+        """In a turn of its own, as the task of a reader would be."""
+        self._loop.call_later(0.001, honest, self, departure, replies)
+
+    reads.arrived = arrived
 
 
 def careless_store(honest: Any) -> Any:
