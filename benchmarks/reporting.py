@@ -13,10 +13,20 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
-_ORDER = ("read_by_key", "list_rows", "insert_rows", "upsert_rows", "update_row", "http", "startup")
+_ORDER = (
+    "read_by_key",
+    "list_rows",
+    "insert_rows",
+    "upsert_rows",
+    "update_row",
+    "cache_reads",
+    "cache_writes",
+    "http",
+    "startup",
+)
 _PACKAGES = (
     "headwater", "asyncpg", "SQLAlchemy", "advanced-alchemy", "sqlmodel", "piccolo", "psycopg", "fastapi", "starlette",
-    "uvicorn", "uvloop", "msgspec", "pydantic",
+    "uvicorn", "uvloop", "msgspec", "pydantic", "valkey", "cashews", "aiocache", "dogpile.cache", "cachetools",
 )  # fmt: skip
 
 
