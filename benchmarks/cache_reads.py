@@ -160,7 +160,7 @@ async def _near(findings: Findings, settings: Settings, content: list[dict[str, 
     keys = [row["id"] for row in content[:100]]
     mem = Cashews()
     mem.setup("mem://")
-    plain = {key: row for key, row in zip(keys, content, strict=False)}
+    plain = dict(zip(keys, content, strict=False))
     lru: Any = cachetools.LRUCache(1_000)
     ttl: Any = cachetools.TTLCache(1_000, 600)
     async with Headwater.open(system(near=1_000), settings) as headwater:
@@ -207,7 +207,7 @@ async def _near(findings: Findings, settings: Settings, content: list[dict[str, 
         cache.count()
         figures = cache.figures["cached_item"]
         findings.notes.append(
-            f"Near cache: {figures.near_hits:,} hits in the process, {figures.hits:,} in Valkey while they were measured."
+            f"Near cache: {figures.near_hits:,} hits in the process, {figures.hits:,} in Valkey while it was measured."
         )
     table = findings.table("In the process, 1 task", "", "ns per hit")
     kept = findings.figures["near"] = {}

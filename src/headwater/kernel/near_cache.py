@@ -60,8 +60,8 @@ class NearCache:
     """A bounded map from keys to values with a time each ends.
 
     `answers` are those of its values that anybody may hold, by the same keys (and UUIDs also by their `int`, whose
-    hash costs less): they may be given away while `monotonic() < until`. They need no time of their own: when an entry ends
-    in Valkey, the server says so, as when it changes.
+    hash costs less): they may be given away while `monotonic() < until`. They need no time of their own: when an entry
+    ends in Valkey, the server says so, as when it changes.
     """
 
     __slots__ = ("_hand", "_hits", "_newest", "_oldest", "_reading", "answers", "entries", "size_max", "until")
