@@ -21,6 +21,7 @@ BENCHMARKS = (
 _PACKAGES = (
     "headwater", "asyncpg", "SQLAlchemy", "advanced-alchemy", "sqlmodel", "piccolo", "psycopg", "fastapi", "starlette",
     "uvicorn", "uvloop", "msgspec", "pydantic", "valkey", "redis", "cashews", "aiocache", "dogpile.cache",
+    "cachetools",
 )  # fmt: skip
 
 

@@ -59,9 +59,9 @@ class _Node:
 class NearCache:
     """A bounded map from keys to values with a time each ends.
 
-    `answers` are those of its values that anybody may hold, by the same keys (UUIDs by their `int`, which is cheaper
-    to look up): they may be given away while `monotonic() < until`. They need no time of their own: when an entry ends
-    in Valkey, the server says so, as when it changes.
+    `answers` are those of its values that anybody may hold, by the same keys (and UUIDs also by their `int`, whose
+    hash costs less): they may be given away while `monotonic() < until`. They need no time of their own: when an entry
+    ends in Valkey, the server says so, as when it changes.
     """
 
     __slots__ = ("_hand", "_hits", "_newest", "_oldest", "_reading", "answers", "entries", "size_max", "until")
@@ -93,7 +93,9 @@ class NearCache:
         answer = Answer(loop=asyncio.get_running_loop())
         answer.hits = 0
         answer.set_result(value)
-        self.entries[key].answer = self.answers[_plain(key)] = answer
+        self.entries[key].answer = self.answers[key] = answer
+        if isinstance(key, UUID):
+            self.answers[key.int] = answer
 
     def count(self) -> int:
         """How many answers were given since this was last asked."""
@@ -113,7 +115,9 @@ class NearCache:
     def _retract(self, node: _Node) -> None:
         if node.answer is not None:
             self._hits += self._counted(node)
-            del self.answers[_plain(node.key)]
+            self.answers.pop(node.key)
+            if isinstance(node.key, UUID):
+                self.answers.pop(node.key.int)
             node.answer = None
 
     def begin(self, key: Any) -> object:
@@ -186,7 +190,3 @@ class NearCache:
         else:
             self._oldest = node.newer
         node.newer = node.older = None
-
-
-def _plain(key: Any) -> Any:
-    return key.int if isinstance(key, UUID) else key
