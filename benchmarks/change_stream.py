@@ -1,4 +1,4 @@
-"""Change stream: how soon a follower holds what was committed, how fast it catches up, and what an idle ticker costs."""
+"""Change stream: how soon a follower holds what was committed, how fast it catches up, what an idle ticker costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ RATES = (200, 1_000)
 WRITERS = 8
 _TABLES = """
 create schema told;
-create table told.row (id bigint primary key, n bigint not null, name text not null, at timestamptz not null default now());
+create table told.row (
+    id bigint primary key, n bigint not null, name text not null, at timestamptz not null default now()
+);
 insert into told.row select i, 0, 'row ' || i from generate_series(1, {rows}) i;
 select headwater.track('told.row', 'full');
 """
@@ -221,7 +223,7 @@ async def _write(dsn: str, rate: int, seconds: float) -> list[tuple[int, float, 
         return [(n, began, ended) for n, began, ended in json.loads(path.read_text())]
 
 
-async def _writers(dsn: str, rate: int, seconds: float, path: Path) -> None:
+async def _writers(dsn: str, rate: int, seconds: float) -> list[tuple[int, float, float]]:
     """An open loop: transaction number i is due at its instant, whatever became of those before."""
     connections = [await asyncpg.connect(dsn) for _ in range(WRITERS)]
     first = await connections[0].fetchval("select coalesce(max(n), 0) + 1 from told.row")
@@ -242,7 +244,7 @@ async def _writers(dsn: str, rate: int, seconds: float, path: Path) -> None:
     await asyncio.gather(*(one(number) for number in range(WRITERS)))
     for connection in connections:
         await connection.close()
-    path.write_text(json.dumps(sorted(answered)))
+    return sorted(answered)
 
 
 async def _execute(dsn: str, statement: str, *arguments: Any) -> None:
@@ -306,6 +308,6 @@ def _cpu(pids: Sequence[int]) -> float:
 if __name__ == "__main__":
     if "--write" in sys.argv:
         _, _, _dsn, _rate, _seconds, _path = sys.argv
-        asyncio.run(_writers(_dsn, int(_rate), float(_seconds), Path(_path)))
+        Path(_path).write_text(json.dumps(asyncio.run(_writers(_dsn, int(_rate), float(_seconds)))))
     else:
         run_as_program(benchmark)

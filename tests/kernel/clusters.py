@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -75,8 +78,12 @@ async def until(dsn: str, question: str, *arguments: Any) -> None:
             await connection.close()
 
 
-def room() -> Path:
-    """Where such clusters go: in memory where there is some."""
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """Where such clusters live: in memory where there is room."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 2**30
-    return memory if roomy else Path("/tmp")
+    with tempfile.TemporaryDirectory(prefix="headwater-tests-", dir=memory if roomy else None) as name:
+        place = Path(name)
+        place.chmod(0o711)  # the user of the servers must be able to walk through it
+        yield place

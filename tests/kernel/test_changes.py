@@ -140,9 +140,7 @@ async def test_a_prepared_transaction_is_told_when_another_session_commits_it(
         "begin; select headwater.emit('slow', '1', '{}'); select headwater.emit('slow', '2', '{}');"
         f"prepare transaction '{name}'"
     )
-    await writer.execute(
-        f"begin; select headwater.emit('undone', '0', '{{}}'); prepare transaction '{name} undone'"
-    )
+    await writer.execute(f"begin; select headwater.emit('undone', '0', '{{}}'); prepare transaction '{name} undone'")
     await writer.close()
     async with headwater.transaction() as tx:
         await emit(tx, "quick", 3, {})
@@ -154,7 +152,7 @@ async def test_a_prepared_transaction_is_told_when_another_session_commits_it(
     async with headwater.transaction() as tx:
         await emit(tx, "quick", 4, {})
     told = await _until(stream, start, 4)
-    assert [c.key for c in told][0] == 3
+    assert told[0].key == 3
     assert sorted(c.key for c in told) == [1, 2, 3, 4]
     assert [c.key for c in told if c.table == "topic:slow"] == [1, 2]
 
@@ -187,9 +185,7 @@ async def test_many_small_ticks_read_at_once_are_in_order_and_whole(headwater: H
     assert latest.to == together.to
 
 
-async def test_the_latest_alone_is_delivered_and_everything_still_counted(
-    headwater: Headwater, ticker: Ticker
-) -> None:
+async def test_the_latest_alone_is_delivered_and_everything_still_counted(headwater: Headwater, ticker: Ticker) -> None:
     stream = Stream(headwater.postgres)
     start = await stream.head()
     for number in range(6):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -352,7 +350,7 @@ async def _follow_until(dsn: str, sink: _Elsewhere, n: int, *, tick: bool = True
         stack.push_async_callback(postgres.close)
         follower = Follower(postgres, "elsewhere", sink, tables=["checked.row"])
         async with asyncio.timeout(20):
-            while await follower.step() or sink.rows[1] != n:
+            while await follower.step() or sink.rows[1] != n:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert sink.at is not None
         head = await follower.stream.head()
@@ -366,8 +364,7 @@ async def test_a_promoted_standby_and_an_earlier_point_each_begin_an_epoch_and_f
     The follower keeps its rows elsewhere and was ahead of both.
     """
     async with contextlib.AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headwater-tests-", dir=clusters.room())))
-        folder.chmod(0o711)
+        folder = stack.enter_context(clusters.folder())
         first = await clusters.started(folder / "first")
         stack.push_async_callback(first.stop)
         await migrate(EVERYTHING, Settings(database_url=first.socket_dsn))
