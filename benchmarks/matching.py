@@ -149,7 +149,7 @@ async def _people_and_parts(headwater: Headwater, people: int, parts: int) -> tu
         ]
         for code, scale, amount in (("USD", 2, MONEY), *((token_of(part), 0, TOKENS) for part in made)):
             await ledger.open_asset(tx, code, scale=scale)
-            issuance = await ledger.account(tx, "issuance", None, code, credit_limit=None)
+            issuance = await ledger.account(tx, "system", None, code, purpose="issuance", credit_limit=None)
             accounts = await ledger.accounts(tx, "user", ids, code)
             moves = [Move(debit=issuance.id, credit=one.id, amount=amount) for one in accounts.values()]
             for receipt in await ledger.post(tx, moves):

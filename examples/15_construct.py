@@ -43,7 +43,7 @@ async def main() -> None:
                 # Ada gets 20 tokens of her part to sell, Bo gets 20.00 dollars to buy with.
                 await markets.issue(tx, drive.id, user_id=ada.id, quantity=20)
                 await ledger.open_asset(tx, "USD", scale=2)
-                issuance = await ledger.account(tx, "issuance", None, "USD", credit_limit=None)
+                issuance = await ledger.account(tx, "system", None, "USD", purpose="issuance", credit_limit=None)
                 purse = await ledger.account(tx, "user", bo.id, "USD")
                 await ledger.transfer(tx, debit=issuance.id, credit=purse.id, amount=2_000)
 

@@ -88,7 +88,7 @@ def give(headwater: Headwater) -> Callable[..., Awaitable[None]]:
     async def issue(user_id: UUID, amount: int, code: str = "USD") -> None:
         async with headwater.transaction() as tx:
             await ledger.open_asset(tx, code, scale=2)
-            issuance = await ledger.account(tx, "issuance", None, code, credit_limit=None)
+            issuance = await ledger.account(tx, "system", None, code, purpose="issuance", credit_limit=None)
             mine = await ledger.account(tx, "user", user_id, code)
             (await ledger.transfer(tx, debit=issuance.id, credit=mine.id, amount=amount)).or_raise()
 

@@ -11,6 +11,7 @@ from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.queries import NamedQuery, Queries
 from headwater.modules.blockchain.models import Asset, ChainUser
 from headwater.modules.identity.models import User
+from headwater.modules.ledger.proof import verify
 from headwater.modules.ledger.repository import LedgerRepository, Move
 from headwater.modules.trading.commands import Cancel, Outcome, Place
 from headwater.modules.trading.markets import MarketRepository, token_of
@@ -142,15 +143,15 @@ class Marketplace:
 
     async def endow(self, money: Mapping[UUID, int], tokens: Mapping[tuple[UUID, UUID], int]) -> None:
         """Issue money and tokens to many, in one transaction."""
-        wanted = [("USD", None, money)] + [
-            (token_of(part), part, {user: n for (user, asset), n in tokens.items() if asset == part})
+        wanted = [("USD", money)] + [
+            (token_of(part), {user: n for (user, asset), n in tokens.items() if asset == part})
             for part in dict.fromkeys(asset for _, asset in tokens)
         ]
         async with self.headwater.transaction() as tx:
             moves: list[Move] = []
-            for code, issuer, amounts in wanted:
+            for code, amounts in wanted:
                 await self.ledger.open_asset(tx, code, scale=2 if code == "USD" else 0)
-                issuance = await self.ledger.account(tx, "issuance", issuer, code, credit_limit=None)
+                issuance = await self.ledger.account(tx, "system", None, code, purpose="issuance", credit_limit=None)
                 owners = await self.ledger.accounts(tx, "user", amounts, code) if amounts else {}
                 moves += [Move(debit=issuance.id, credit=owners[user].id, amount=n) for user, n in amounts.items() if n]
             for receipt in await self.ledger.post(tx, moves):
@@ -187,6 +188,12 @@ class Marketplace:
         return list(
             await self.headwater.postgres.fetch(select(Trade).where(Trade.asset_id.in_(self.parts)).order_by(Trade.id))
         )
+
+    async def prove(self) -> None:
+        """The audit, and the ledger's own proof: versions, balances, holds and chains recomputed from its history."""
+        await self.audit()
+        report = await verify(self.headwater.postgres)
+        assert not report.faults, report.faults
 
     async def audit(self) -> None:
         """What must be true after any sequence of commands, whoever ran them."""

@@ -36,7 +36,7 @@ _commands = st.lists(_places | st.builds(reference.Cancel, order=st.integers(0, 
 _amounts = st.lists(st.integers(0, 60) | st.just(1_000), min_size=PEOPLE, max_size=PEOPLE)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     commands=_commands,
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=30),
@@ -133,7 +133,7 @@ async def test_markets_that_settle_at_once_with_the_same_traders_never_deadlock(
 
     await asyncio.gather(*(trade(number) for number in range(8)))
     assert len(await here.trades()) > 50
-    await here.audit()
+    await here.prove()
 
 
 def _random_place(chance: random.Random, people: list[UUID], parts: list[UUID]) -> Place:
@@ -197,7 +197,7 @@ async def test_callers_with_a_stricter_isolation_run_again_and_stay_right(market
     await asyncio.gather(*(trade(number) for number in range(4)))
     assert await here.trading.count() > 0
     assert await here.trades()
-    await here.audit()
+    await here.prove()
 
 
 # -- what the tests would find ---------------------------------------------------------------------------------------

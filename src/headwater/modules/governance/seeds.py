@@ -98,7 +98,7 @@ async def _fill_treasury(sowing: Sowing, voters: list[UUID]) -> None:
     """Money in the treasury, and out of it what the executed proposals have spent, under the ids the verb gives it."""
     ledger = LedgerRepository(sowing.tx.postgres)
     await ledger.open_asset(sowing.tx, "USD", scale=2)
-    issuance = await ledger.account(sowing.tx, "issuance", None, "USD", credit_limit=None)
+    issuance = await ledger.account(sowing.tx, "system", None, "USD", purpose="issuance", credit_limit=None)
     treasury = await ledger.account(sowing.tx, "treasury", None, "USD")
     moves = [
         Move(id=id_of("seed", "treasury"), debit=issuance.id, credit=treasury.id, amount=TREASURY_AMOUNT),

@@ -77,7 +77,7 @@ async def _move_money(sowing: Sowing, people: list[UUID], parts: list[UUID], fir
     """What the seeded orders have held, paid and given back, under the ids the verbs give it: once, however often."""
     ledger = LedgerRepository(sowing.tx.postgres)
     await ledger.open_asset(sowing.tx, CURRENCY, scale=2)
-    issuance = await ledger.account(sowing.tx, "issuance", None, CURRENCY, credit_limit=None)
+    issuance = await ledger.account(sowing.tx, "system", None, CURRENCY, purpose="issuance", credit_limit=None)
     issuers = {
         row.id: row.issuer_id
         for row in await sowing.tx.fetch(select(Asset.id, Asset.issuer_id).where(Asset.id.in_(parts)))

@@ -63,7 +63,7 @@ class MarketRepository(Repository[OpenMarket]):
         known = await tx.fetch_value(QUERIES["user_exists"], user_id=user_id)
         if not known:
             raise MissingReference("trading.markets: there is no such user.", remedy="Check the id.")
-        issuance = await self._ledger.account(tx, "issuance", asset_id, token, credit_limit=None)
+        issuance = await self._ledger.account(tx, "system", None, token, purpose="issuance", credit_limit=None)
         owner = await self._ledger.account(tx, "user", user_id, token)
         receipt = await self._ledger.transfer(tx, debit=issuance.id, credit=owner.id, amount=quantity, id=id)
         return receipt.or_raise()

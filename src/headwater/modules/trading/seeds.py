@@ -136,8 +136,7 @@ class _Desk:
             self._accounts |= {(user, code): account.id for user, account in accounts.items()}
         issuances: dict[str, int] = {}
         for code in sorted(owners):
-            issuer = None if not code.startswith("asset:") else UUID(code.removeprefix("asset:"))
-            account = await self._ledger.account(self._tx, "issuance", issuer, code, credit_limit=None)
+            account = await self._ledger.account(self._tx, "system", None, code, purpose="issuance", credit_limit=None)
             issuances[code] = account.id
         await self._post(
             Move(
