@@ -60,6 +60,16 @@ async def _kept(headwater: Headwater, finance: FinanceRepository, user_id: UUID)
                 return shown
 
 
+async def _move_in_the_ledger(headwater: Headwater, payer: UUID, paid: UUID) -> None:
+    """One minor unit, past finance."""
+    ledger = headwater.repository(LedgerRepository)
+    debit, credit = [await ledger.find_account("user", user, "USD", purpose="savings") for user in (payer, paid)]
+    assert debit is not None
+    assert credit is not None
+    async with headwater.transaction() as tx:
+        (await ledger.transfer(tx, debit=debit.id, credit=credit.id, amount=1)).or_raise()
+
+
 async def test_a_deposit_shows_in_the_very_next_read(headwater, finance, savers) -> None:
     for amount in range(1, 6):
         before = await _kept(headwater, finance, savers[0])
@@ -85,6 +95,9 @@ async def test_someone_without_savings_sees_their_first(headwater, finance, save
         await finance.open_currency(tx, "JPY", scale=0)
         await finance.deposit(tx, user_id=savers[2], amount=5, currency="JPY")
     assert [b.currency for b in (await finance.dashboard(savers[2])).balances] == ["JPY", "USD"]
+    await _kept(headwater, finance, savers[2])
+    await _move_in_the_ledger(headwater, savers[0], savers[2])
+    assert [b.balance for b in (await finance.dashboard(savers[2])).balances] == [5, 13]
 
 
 async def test_what_is_pending_is_shown_and_how_it_ends_and_a_changed_name(headwater, finance, savers) -> None:
@@ -113,10 +126,7 @@ async def test_yield_shows_to_everybody_it_was_paid_to(headwater, finance, saver
 @pytest.mark.parametrize("side", [0, 1], ids=["who pays", "who is paid"])
 async def test_money_moved_in_the_ledger_past_finance_shows_too(headwater, finance, savers, side: int) -> None:
     before = await _kept(headwater, finance, savers[side])
-    ledger = headwater.repository(LedgerRepository)
-    accounts = [await ledger.find_account("user", user, "USD", purpose="savings") for user in savers[:2]]
-    async with headwater.transaction() as tx:
-        (await ledger.transfer(tx, debit=accounts[0].id, credit=accounts[1].id, amount=1)).or_raise()
+    await _move_in_the_ledger(headwater, savers[0], savers[1])
     after = await finance.dashboard(savers[side])
     assert after.balances[0].balance == before.balances[0].balance + (1 if side else -1)
     assert any(one.check == "untold" for one in (await finance.verify()).faults)

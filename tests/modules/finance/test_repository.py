@@ -203,6 +203,22 @@ async def test_concurrent_withdrawals_never_take_more_than_there_is(
     assert await faults() == []
 
 
+async def test_those_who_empty_a_balance_at_once_leave_no_shares(
+    headwater, finance, savers, crowd, faults: Faults
+) -> None:
+    async with headwater.transaction() as tx:
+        await finance.distribute_yield(tx, distribution_id=uuid4(), amount=1_500)  # a share is worth 1.1 now
+
+    async def one(tx: Transaction) -> int | None:
+        return (await finance.withdraw(tx, user_id=savers[0], amount=1_000)).shares
+
+    taken = await asyncio.gather(*(headwater.run(one) for _ in range(11)))
+    assert sum(taken) == 10_000
+    balance = await finance.balance(savers[0])
+    assert (balance.balance, balance.shares) == (0, 0)
+    assert await faults() == []
+
+
 async def test_users_who_pay_each_other_at_once_do_not_deadlock(
     headwater, finance, savers, crowd, faults: Faults
 ) -> None:
