@@ -19,8 +19,7 @@ from headwater.kernel.errors import (
 )
 from headwater.kernel.tracking import Context
 from headwater.kernel.transaction import Transaction
-from headwater.modules.finance.models import Direction, HistoryEntry, TransactionStatus, TransactionType
-from headwater.modules.ledger.repository import LedgerRepository
+from headwater.modules.finance.models import Direction, HistoryEntry, TransactionStatus
 
 from .conftest import Faults, sql
 
@@ -151,6 +150,11 @@ async def test_an_id_happens_once_and_belongs_to_one_transaction(headwater, fina
             made = await finance.deposit(tx, user_id=savers[0], amount=70, id=key)
             assert (made.id, made.amount) == (key, 70)
     assert (await finance.balance(savers[0])).balance == 10_070
+    taken = uuid4()
+    for _ in range(2):  # what shares it takes has changed when it is repeated
+        async with headwater.transaction() as tx:
+            assert (await finance.withdraw(tx, user_id=savers[0], amount=70, id=taken)).shares == 70
+            await finance.distribute_yield(tx, distribution_id=taken, amount=1_500)
     for other in (
         lambda tx: finance.deposit(tx, user_id=savers[0], amount=71, id=key),
         lambda tx: finance.withdraw(tx, user_id=savers[0], amount=70, id=key),
@@ -159,7 +163,7 @@ async def test_an_id_happens_once_and_belongs_to_one_transaction(headwater, fina
         with pytest.raises((AlreadyExists, StateConflict)):
             async with headwater.transaction() as tx:
                 await other(tx)
-    assert (await finance.balance(savers[0])).balance == 10_070
+    assert (await finance.balance(savers[0])).balance == 11_000
     assert await faults() == []
 
 
@@ -196,6 +200,22 @@ async def test_concurrent_withdrawals_never_take_more_than_there_is(
     assert outcomes.count(True) == 9
     assert all(isinstance(outcome, StateConflict) for outcome in outcomes if outcome is not True)
     assert (await finance.balance(savers[0])).balance == 100
+    assert await faults() == []
+
+
+async def test_those_who_empty_a_balance_at_once_leave_no_shares(
+    headwater, finance, savers, crowd, faults: Faults
+) -> None:
+    async with headwater.transaction() as tx:
+        await finance.distribute_yield(tx, distribution_id=uuid4(), amount=1_500)  # a share is worth 1.1 now
+
+    async def one(tx: Transaction) -> int | None:
+        return (await finance.withdraw(tx, user_id=savers[0], amount=1_000)).shares
+
+    taken = await asyncio.gather(*(headwater.run(one) for _ in range(11)))
+    assert sum(taken) == 10_000
+    balance = await finance.balance(savers[0])
+    assert (balance.balance, balance.shares) == (0, 0)
     assert await faults() == []
 
 
@@ -311,54 +331,6 @@ async def test_a_currency_declares_its_scale_once(headwater, finance, savers, fa
     with pytest.raises(InvalidValue):
         await finance.open_currency(headwater.autocommit, "", scale=2)
     assert await faults() == []
-
-
-# -- the dashboard ---------------------------------------------------------------------------------------------------
-
-
-async def test_the_dashboard_shows_a_deposit_to_the_very_next_read(headwater, finance, savers) -> None:
-    for amount in range(1, 15):
-        async with headwater.transaction() as tx:
-            await finance.deposit(tx, user_id=savers[0], amount=amount)
-        shown = await finance.dashboard(savers[0])
-        assert shown.transactions[0].amount == amount
-        assert shown.balances[0].balance == (await finance.balance(savers[0])).balance
-        assert shown.user.id == savers[0]
-    assert len(shown.transactions) == 15
-    with pytest.raises(NotFound):
-        await finance.dashboard(uuid4())
-
-
-async def test_the_dashboard_of_someone_without_savings_shows_their_first(headwater, finance, savers) -> None:
-    empty = await finance.dashboard(savers[2])
-    assert (empty.balances, empty.transactions) == ([], [])
-    async with headwater.transaction() as tx:
-        await finance.transfer(tx, from_user_id=savers[0], to_user_id=savers[2], amount=12)
-    shown = await finance.dashboard(savers[2])
-    assert (shown.balances[0].balance, shown.transactions[0].type) == (12, TransactionType.TRANSFER)
-
-
-async def test_the_dashboard_depends_on_the_accounts_also_past_finance(headwater, finance, savers) -> None:
-    assert (await finance.dashboard(savers[0])).balances[0].balance == 10_000
-    ledger = headwater.repository(LedgerRepository)
-    mine = await ledger.find_account("user", savers[0], "USD", purpose="savings")
-    theirs = await ledger.find_account("user", savers[1], "USD", purpose="savings")
-    assert mine is not None
-    assert theirs is not None
-    async with headwater.transaction() as tx:
-        (await ledger.transfer(tx, debit=mine.id, credit=theirs.id, amount=1)).or_raise()
-    assert (await finance.dashboard(savers[0])).balances[0].balance == 9_999
-    assert any(one.check == "untold" for one in (await finance.verify()).faults)
-
-
-async def test_balances_in_the_ledger_are_read_strictly_through_the_cache(headwater, finance, savers) -> None:
-    ledger = headwater.repository(LedgerRepository)
-    account = await ledger.find_account("user", savers[0], "USD", purpose="savings")
-    assert account is not None
-    for amount in range(1, 6):
-        async with headwater.transaction() as tx:
-            await finance.deposit(tx, user_id=savers[0], amount=amount)
-        assert (await ledger.get(account.id)).balance == (await finance.balance(savers[0])).balance
 
 
 async def test_who_sees_it_and_how_it_was_stands_in_the_trail(headwater, finance, savers) -> None:
