@@ -283,7 +283,7 @@ async def _all_told(dsn: str, start: Position) -> int:
 
 async def _until(reached: Any) -> None:
     async with asyncio.timeout(30):
-        while not reached():  # noqa: ASYNC110  # what is waited for happens in another process
+        while not reached():  # what is waited for happens in another process
             await asyncio.sleep(0.01)
 
 
