@@ -11,9 +11,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from headwater.kernel.errors import ProgrammingError
+from headwater.kernel.errors import ProgrammingError, VersionConflict
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.models import Versioned
 from headwater.kernel.tracking import Context, Tracked, call_to_track, tracked_table
+from headwater.kernel.written import table_name
 from headwater.modules.blockchain.models import Asset
 from headwater.modules.identity.models import ApiKey, Role, User
 from headwater.modules.identity.repository import UserRepository
@@ -39,6 +41,7 @@ async def park(database: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(database)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
     await connection.execute(_TABLES)
+    await connection.execute("delete from headwater.change")  # what revisions have planted
     yield connection
     await connection.close()
 
@@ -267,10 +270,32 @@ async def test_the_context_of_a_transaction_stands_on_its_changes_and_on_no_othe
     async with headwater.transaction() as tx:
         await users.create(tx, email="two@example.org")
     async with headwater.postgres.connection() as connection:
-        rows = await connection.fetch("select context, new from headwater.change order by id")
+        rows = await connection.fetch(
+            "select context, new from headwater.change where \"table\" = 'public.users' order by id"
+        )
     assert rows[0]["context"] == {"actor": "ada", "request": "r-1", "reason": "correction"}
     assert rows[1]["context"] is None
     assert "password_hash" not in rows[0]["new"]
+
+
+async def test_a_writer_that_knows_nothing_of_versions_raises_them_all_the_same(
+    headwater: Headwater, database: str
+) -> None:
+    users = headwater.repository(UserRepository)
+    user = await users.create(headwater.autocommit, email="one@example.org")
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute("update users set name = 'by psql' where id = $1", user.id)
+        moved = await users.get(user.id)
+        assert (moved.version, moved.updated_at > user.updated_at) == (2, True)
+        own = "update users set name = 'again', updated_at = $2 where id = $1"
+        await connection.execute(own, user.id, user.updated_at)
+        assert (await users.get(user.id)).updated_at == user.updated_at  # its own word counts
+        with pytest.raises(VersionConflict):
+            await users.update(headwater.autocommit, user.id, version=2, name="too late")
+        assert (await users.update(headwater.autocommit, user.id, version=3, name="in time")).new.version == 4
+    finally:
+        await connection.close()
 
 
 def test_a_model_declares_what_is_tracked_of_it() -> None:
@@ -311,8 +336,14 @@ async def test_the_database_tracks_what_the_models_declare(database: str) -> Non
             "select n.nspname || '.' || c.relname as name from pg_trigger g join pg_class c on c.oid = g.tgrelid "
             "join pg_namespace n on n.oid = c.relnamespace where g.tgname = 'headwater_change' and g.tgenabled = 'A'"
         )
+        kept = await connection.fetch(
+            "select n.nspname || '.' || c.relname as name from pg_trigger g join pg_class c on c.oid = g.tgrelid "
+            "join pg_namespace n on n.oid = c.relnamespace where g.tgname = 'headwater_version'"
+        )
     finally:
         await connection.close()
+    versioned = {table_name(m) for module in EVERYTHING.modules for m in module.models if issubclass(m, Versioned)}
+    assert {row["name"] for row in kept} == versioned
     assert {row["table"] for row in rows} == set(declared) == {row["name"] for row in with_triggers}
     for row in rows:
         known = declared[row["table"]]

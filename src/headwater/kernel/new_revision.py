@@ -1,7 +1,7 @@
 """A new revision file from what the models say and the database does not have yet, by Alembic's autogenerate.
 
 What comes out is a draft to read: Alembic does not see renames, changed enum labels, functions, triggers or policies.
-What the models say of the change stream (`__tracked__`) is compared by us.
+What the models say of the change stream (`__tracked__`), and versions that are to be kept, are compared by us.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ from sqlalchemy.types import TypeDecorator
 
 from headwater.kernel import migrations, revision_files
 from headwater.kernel.errors import InvalidValue, PendingMigrations
-from headwater.kernel.models import Model
+from headwater.kernel.models import Model, Versioned
 from headwater.kernel.module import Module, System
 from headwater.kernel.revision_files import KERNEL, Revisions
 from headwater.kernel.settings import Settings
 from headwater.kernel.tracking import TrackedTable, call_to_track, call_to_untrack, tracked_table
+from headwater.kernel.written import table_name
 
 _TRACKED = text('select "table", policy, keys as keys_, tags, private from headwater.tracked')
+
+_VERSIONED = text(
+    "select format('%s.%s', n.nspname, c.relname) from pg_trigger t join pg_class c on c.oid = t.tgrelid "
+    "join pg_namespace n on n.oid = c.relnamespace where t.tgname = 'headwater_version'"
+)
 
 _FILE = '''"""{message}."""
 
@@ -164,7 +170,7 @@ def _difference(module: Module, connection: Connection) -> str:
 def _tracking(module: Module, connection: Connection, schemas: set[str]) -> Iterator[str]:
     """The calls that make the change stream track what the models declare, and no more."""
     declared = {table.name: table for model in module.models if (table := tracked_table(model))}
-    mine = {f"{m.__table__.schema or 'public'}.{m.__table__.name}" for m in module.models}  # type: ignore[attr-defined]  # a mapped class has a Table
+    mine = {table_name(model) for model in module.models}
     there = {
         row.table: TrackedTable(row.table, row.policy, tuple(row.keys_), tuple(row.tags), tuple(row.private))
         for row in connection.execute(_TRACKED)
@@ -173,6 +179,10 @@ def _tracking(module: Module, connection: Connection, schemas: set[str]) -> Iter
     for name, table in declared.items():
         if there.get(name) != table:
             yield f'op.execute("{call_to_track(table)}")'
+    kept = set(connection.execute(_VERSIONED).scalars())
+    for model in module.models:
+        if issubclass(model, Versioned) and table_name(model) not in kept:
+            yield f"op.execute(\"select headwater.keep_version('{table_name(model)}')\")"
     for name in sorted(there.keys() - declared.keys()):
         yield f'op.execute("{call_to_untrack(name)}")'
 

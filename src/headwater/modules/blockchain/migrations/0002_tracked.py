@@ -7,7 +7,7 @@ from alembic import op
 revision = "blockchain_0002"
 down_revision = "blockchain_0001"
 branch_labels = None
-depends_on = ("kernel_0002",)
+depends_on = ("kernel_0003",)
 
 
 def upgrade() -> None:
@@ -15,3 +15,6 @@ def upgrade() -> None:
     op.execute("select headwater.track('blockchain.assets', 'full', '{issuer_id}', '{search}')")
     op.execute("select headwater.track('blockchain.transactions', 'full', '{asset_id}')")
     op.execute("select headwater.track('blockchain.price_feeds', 'full', '{symbol}')")
+    op.execute("select headwater.keep_version('blockchain.users')")
+    op.execute("select headwater.keep_version('blockchain.assets')")
+    op.execute("select headwater.keep_version('blockchain.transactions')")
