@@ -8,18 +8,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.reporting import write_results
-
-BENCHMARKS = (
-    "read_by_key",
-    "list_rows",
-    "insert_rows",
-    "upsert_rows",
-    "update_row",
-    "http",
-    "startup",
-    "coherence_peers",
-)
+from benchmarks.reporting import BENCHMARKS, write_results
 
 
 def main() -> int:

@@ -7,19 +7,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import uvloop
+
 from benchmarks.reporting import RESULTS, Findings
 
 Benchmark = Callable[[bool], Awaitable[Findings]]
 """Runs (short or in full) and tells what it found."""
 
 
-def run_as_program(benchmark: Benchmark) -> None:
+def run_as_program(benchmark: Benchmark, *, on_uvloop: bool = False) -> None:
     """A full run writes its JSON to benchmarks/results; a short one writes only where it is told to."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="seconds instead of minutes; figures mean little")
     parser.add_argument("--results", type=Path, default=None, help="where the JSON goes")
     given = parser.parse_args()
-    found = asyncio.run(benchmark(given.short))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if on_uvloop else None) as runner:
+        found = runner.run(benchmark(given.short))
     found.show()
     folder = given.results or (None if given.short else RESULTS)
     if not found.tables:

@@ -46,6 +46,8 @@ FOR_MODULES = {
     "headwater.kernel.followers": ("Follower", "Sink", "PostgresSink", "CallingSink", "Standing", "following"),
     "headwater.kernel.ticker": ("Ticker", "TickerFigures", "ticking"),
     "headwater.kernel.rows": ("as_dict",),
+    "headwater.kernel.keyring": ("Keyring", "new_key", "key_of"),
+    "headwater.kernel.sealed": ("SealedColumn", "sealed_column", "reseal", "count_by_key"),
     "headwater.kernel.migrations": ("migrate", "status", "validate"),
     "headwater.service.app": ("create_app",),
 }

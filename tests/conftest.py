@@ -24,6 +24,8 @@ from headwater.kernel.settings import Settings
 if TYPE_CHECKING:
     from headwater.kernel.lifecycle import Headwater
 
+KEYRING = "test:" + "dGVzdCBrZXlyaW5nIG9mIHRoZSB3aG9sZSBzdWl0ZSE="  # 32 bytes that are no secret
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
@@ -136,8 +138,8 @@ async def database(postgres_server: PostgresServer, template_database: str) -> A
 
 @pytest.fixture
 def settings(database: str, valkey_server: ValkeyServer) -> Settings:
-    """Settings for a migrated database and Valkey."""
-    return Settings(database_url=database, valkey_url=valkey_server.url)
+    """Settings for a migrated database and Valkey, with a keyring of one key."""
+    return Settings(database_url=database, valkey_url=valkey_server.url, keyring=KEYRING)
 
 
 @pytest_asyncio.fixture

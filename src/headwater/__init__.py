@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from headwater.kernel.cache_policy import CachePolicy as CachePolicy
     from headwater.kernel.cached import Tag as Tag
     from headwater.kernel.cached import cached as cached
+    from headwater.kernel.cached import json_of as json_of
     from headwater.kernel.changes import emit as emit
     from headwater.kernel.lifecycle import Headwater as Headwater
     from headwater.kernel.models import Keyed as Keyed
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from headwater.kernel.orm import orm_session as orm_session
     from headwater.kernel.pages import JsonPage as JsonPage
     from headwater.kernel.pages import Page as Page
+    from headwater.kernel.rendering import Json as Json
     from headwater.kernel.repository import Repository as Repository
     from headwater.kernel.settings import Settings as Settings
     from headwater.kernel.tracking import Context as Context
@@ -33,6 +35,7 @@ _HOMES = {
     "CachePolicy": "kernel.cache_policy",
     "Context": "kernel.tracking",
     "Headwater": "kernel.lifecycle",
+    "Json": "kernel.rendering",
     "JsonPage": "kernel.pages",
     "Keyed": "kernel.models",
     "Model": "kernel.models",
@@ -50,6 +53,7 @@ _HOMES = {
     "cached": "kernel.cached",
     "emit": "kernel.changes",
     "follow": "followers.follow",
+    "json_of": "kernel.cached",
     "orm_session": "kernel.orm",
 }
 

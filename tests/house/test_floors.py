@@ -30,7 +30,8 @@ def test_the_floors_are_broken_by_an_import_that_points_up(root: Path, tmp_path:
     house = tmp_path / "headwater"
     for package in (
         *("", "cli", "service", "systems", "modules", "embedded", "kernel"),
-        *(f"modules/{name}" for name in ("trading", "manufacturing", "governance", "blockchain", "identity")),
+        *(f"modules/{name}" for name in ("trading", "manufacturing", "governance", "blockchain", "identity", "ledger")),
+        "modules/finance",
     ):
         (house / package).mkdir(parents=True, exist_ok=True)
         (house / package / "__init__.py").touch()

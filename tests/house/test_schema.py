@@ -25,6 +25,11 @@ PROMISED: dict[str, str] = {
     "blockchain.assets": "asset_type issuer_id specifications metadata",
     "blockchain.transactions": "tx_hash",
     "blockchain.price_feeds": "symbol price",
+    "blockchain.fodi_transactions": "tx_id from_address to_address amount tx_type status blockchain_tx created_at"
+    " confirmed_at",
+    "blockchain.wallets": "user_id public_key encrypted_private_key wallet_type balance created_at last_sync",
+    "blockchain.nft_metadata": "mint_address name symbol uri owner_address metadata created_at",
+    "blockchain.reward_history": "user_id order_id amount reason tx_id created_at",
     "trading.orders": "side asset_id price quantity filled_quantity status",
     "trading.escrows": "buyer_id seller_id amount state",
     "trading.trades": "price quantity",
@@ -33,6 +38,9 @@ PROMISED: dict[str, str] = {
     "manufacturing.quality_assurance": "milestone_id",
     "governance.proposals": "status quorum",
     "governance.votes": "proposal_id user_id weight",
+    "finance.user_balances": "user_id balance shares yield_earned",
+    "finance.transactions": "user_id type amount status tx_hash block_number network",
+    "finance.transaction_history": "actor action before after",
 }
 
 

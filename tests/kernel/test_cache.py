@@ -218,7 +218,7 @@ async def test_a_process_does_not_read_back_in_time(hw: Headwater) -> None:
     raw = await cache.wire.send_get(kind.name_of(user.id))
     newer = (await kind.load(user.id)).snapshot
     xmin, xmax, _ = newer.split(":")
-    cache.raise_floor(kind.name_of(user.id), f"{int(xmin) + 1}:{int(xmax) + 1}:")
+    cache.floors.lift(kind.name_of(user.id), f"{int(xmin) + 1}:{int(xmax) + 1}:")
     kind.near.clear()  # type: ignore[union-attr]
     assert await hw.repository(User).get(user.id) == user
     assert await cache.wire.send_get(kind.name_of(user.id)) != raw

@@ -228,6 +228,6 @@ async def test_what_was_read_past_the_cache_is_not_kept_older_nearby(settings: S
         await name_in(headwater, user)
         await name_in(headwater, user)
         assert kind.near is not None and len(kind.near) == 1
-        cache_of(headwater).raise_floor(kind.name_of(user.id), "9:9:")
+        cache_of(headwater).floors.lift(kind.name_of(user.id), "9:9:")
         assert len(kind.near) == 0
         assert await headwater.repository(User).find(uuid4()) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.kernel.stream_checker import (
 from headwater.kernel.changes import Bell, Position, Stream, emit, topic
 from headwater.kernel.errors import EpochChanged, InvalidValue, StreamGap
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.postgres import Postgres
+from headwater.kernel.settings import Settings
 from headwater.kernel.ticker import Ticker, ticking
 from headwater.modules.identity.models import User
 from headwater.modules.identity.repository import UserRepository
@@ -123,6 +126,112 @@ async def test_a_long_open_transaction_holds_nobody_up_and_is_told_when_it_ends(
         await emit(slow, "slow", 2, {})
     told = await _until(stream, start, 7)
     assert [change.key for change in told if change.table == "topic:slow"] == [1, 2]
+
+
+async def test_a_prepared_transaction_is_told_when_another_session_commits_it(
+    headwater: Headwater, ticker: Ticker, database: str
+) -> None:
+    """Not while it is only prepared, though others with higher ids were told meanwhile; and never when it is undone."""
+    stream = Stream(headwater.postgres)
+    start = await stream.head()
+    name = f"later {database[-12:]}"
+    writer = await asyncpg.connect(database)
+    await writer.execute(
+        "begin; select headwater.emit('slow', '1', '{}'); select headwater.emit('slow', '2', '{}');"
+        f"prepare transaction '{name}'"
+    )
+    await writer.execute(f"begin; select headwater.emit('undone', '0', '{{}}'); prepare transaction '{name} undone'")
+    await writer.close()
+    async with headwater.transaction() as tx:
+        await emit(tx, "quick", 3, {})
+    assert [c.key for c in await _until(stream, start, 1)] == [3]
+    other = await asyncpg.connect(database)
+    await other.execute(f"rollback prepared '{name} undone'")
+    await other.execute(f"commit prepared '{name}'")
+    await other.close()
+    async with headwater.transaction() as tx:
+        await emit(tx, "quick", 4, {})
+    told = await _until(stream, start, 4)
+    assert told[0].key == 3
+    assert sorted(c.key for c in told) == [1, 2, 3, 4]
+    assert [c.key for c in told if c.table == "topic:slow"] == [1, 2]
+
+
+async def test_many_small_ticks_read_at_once_are_in_order_and_whole(headwater: Headwater, ticker: Ticker) -> None:
+    """Transactions that stay open over several ticks, read in one span: each belongs to the tick that it ended in."""
+    stream = Stream(headwater.postgres)
+    start = await stream.head()
+    async with contextlib.AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(headwater.transaction()) for _ in range(3)]
+        for round_ in range(3):
+            for number, tx in enumerate(slow[round_:]):
+                await emit(tx, "slow", [round_, number + round_], {})
+            async with headwater.transaction() as tx:
+                await emit(tx, "quick", round_, {})
+            await _until(stream, start, round_ + 1)
+    one_by_one, at = [], start
+    while (batch := await stream.read(at, limit=1)).to != at:
+        one_by_one += batch.changes
+        at = batch.to
+    while at.number < start.number + 9:
+        batch = await stream.read(at, limit=1)
+        one_by_one += batch.changes
+        at = batch.to
+    together = await stream.read(start, limit=1000)
+    assert list(together.changes) == one_by_one
+    assert [c.position.number for c in one_by_one] == [start.number + n for n in range(1, 10)]
+    latest = await stream.read(start, limit=1000, latest=True)
+    assert list(latest.changes) == one_by_one, "each key has one change only"
+    assert latest.to == together.to
+
+
+async def test_the_latest_alone_is_delivered_and_everything_still_counted(headwater: Headwater, ticker: Ticker) -> None:
+    stream = Stream(headwater.postgres)
+    start = await stream.head()
+    for number in range(6):
+        async with headwater.transaction() as tx:
+            await emit(tx, "counted", number % 2, {"n": number})
+    await _until(stream, start, 6)
+    batch = await stream.read(start, latest=True)
+    assert [(c.position.number - start.number, c.key, c.new) for c in batch.changes] == [
+        (5, 0, {"n": 4}),
+        (6, 1, {"n": 5}),
+    ]
+    assert batch.to.number == start.number + 6
+    async with headwater.postgres.connection() as connection:
+        await connection.execute("delete from headwater.change where new = '{\"n\": 1}'")
+    with pytest.raises(StreamGap):
+        await stream.read(start, latest=True)
+
+
+async def test_behind_a_pooler_without_a_direct_way_polling_alone_tells_everything(
+    headwater: Headwater, ticker: Ticker, database: str
+) -> None:
+    """No LISTEN, no setting of a session and no prepared statement is needed to follow."""
+    settings = Settings(database_url=database, pooled=True)
+    postgres = await Postgres.open(settings)
+    try:
+        stream = Stream(postgres)
+        start = await stream.head()
+        async with Bell.listen(settings) as bell:
+            told: list[Any] = []
+
+            async def follow() -> None:
+                async for batch in stream.tail(start, bell=bell):
+                    told.extend(change.key for change in batch.changes)
+
+            following = asyncio.create_task(follow())
+            for number in range(5):
+                async with headwater.transaction() as tx:
+                    await emit(tx, "polled", number, {})
+            async with asyncio.timeout(10):
+                while len(told) < 5:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            assert not bell.listening
+            following.cancel()
+            assert told == [0, 1, 2, 3, 4]
+    finally:
+        await postgres.close()
 
 
 async def test_a_lost_change_is_noticed_by_whoever_reads(headwater: Headwater, ticker: Ticker) -> None:

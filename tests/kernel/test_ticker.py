@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from tests.kernel.stream_checker import start_ticker
+from tests.kernel import clusters
+from tests.kernel.stream_checker import TABLES, start_ticker
 
-from headwater.kernel.changes import Position, Stream
+from headwater.kernel.changes import Change, Position, Stream
 from headwater.kernel.errors import EpochChanged, StreamGap
+from headwater.kernel.followers import Follower
+from headwater.kernel.migrations import migrate
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.settings import Settings
 from headwater.kernel.ticker import LOCK, Ticker, ticking
+from headwater.systems.everything import EVERYTHING
 
 if TYPE_CHECKING:
     from tests.conftest import PostgresServer
@@ -311,3 +315,101 @@ async def test_a_database_known_to_be_restored_begins_a_new_epoch(
     async with ticking(Settings(database_url=database)) as ticker:
         await ticker.leads()
         assert (await stream.head()).epoch == epoch + 1
+
+
+class _Elsewhere:
+    """A sink outside of PostgreSQL: it survives whatever happens to the database, and may be ahead of it."""
+
+    def __init__(self) -> None:
+        self.at: Position | None = None
+        self.rows: dict[int, int] = {}
+
+    async def position(self) -> Position | None:
+        return self.at
+
+    async def apply(self, after: Position, to: Position, changes: Sequence[Change]) -> bool:
+        if self.at != after:
+            return False
+        for change in changes:
+            self.rows[change.key["id"]] = change.new["n"]
+        self.at = to
+        return True
+
+    async def begin(self, at: Position, rows: AsyncIterator[Sequence[Change]]) -> None:
+        self.rows = {change.key["id"]: change.new["n"] async for part in rows for change in part}
+        self.at = at
+
+
+async def _follow_until(dsn: str, sink: _Elsewhere, n: int, *, tick: bool = True) -> int:
+    """Follow the server until the first row of the sink has this value; the epoch."""
+    async with contextlib.AsyncExitStack() as stack:
+        if tick:
+            ticker = await stack.enter_async_context(ticking(Settings(database_url=dsn)))
+            await ticker.leads()
+        postgres = await Postgres.open(Settings(database_url=dsn))
+        stack.push_async_callback(postgres.close)
+        follower = Follower(postgres, "elsewhere", sink, tables=["checked.row"])
+        async with asyncio.timeout(20):
+            while await follower.step() or sink.rows[1] != n:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert sink.at is not None
+        head = await follower.stream.head()
+        assert sink.at.epoch == head.epoch
+        return head.epoch
+
+
+async def test_a_promoted_standby_and_an_earlier_point_each_begin_an_epoch_and_followers_begin_again() -> None:
+    """Real servers: one is killed and its standby promoted; a backup of it goes back to a point before its last change.
+
+    The follower keeps its rows elsewhere and was ahead of both.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(clusters.folder())
+        first = await clusters.started(folder / "first")
+        stack.push_async_callback(first.stop)
+        await migrate(EVERYTHING, Settings(database_url=first.socket_dsn))
+        writer = await asyncpg.connect(first.socket_dsn)
+        await writer.execute(TABLES)
+        sink = _Elsewhere()
+        await writer.execute("update checked.row set n = 1")
+        epoch = await _follow_until(first.socket_dsn, sink, 1)
+
+        earlier = await clusters.backed_up(first, folder / "earlier")
+        standby = await clusters.backed_up(first, folder / "standby", "-R")
+        await standby.start()
+        stack.push_async_callback(standby.stop)
+        await writer.execute("update checked.row set n = 2")
+        await writer.execute("select pg_create_restore_point('before')")
+        assert await _follow_until(first.socket_dsn, sink, 2) == epoch
+        replayed = await writer.fetchval("select pg_current_wal_insert_lsn()::text")
+        await clusters.until(standby.socket_dsn, "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn", replayed)
+        # The standby is cut off: what is written now it will never know.
+        await writer.execute("select pg_terminate_backend(pid, 1000) from pg_stat_replication")
+        cut = await asyncpg.connect(standby.socket_dsn)
+        await cut.execute("alter system set primary_conninfo = ''")
+        await cut.execute("select pg_reload_conf()")
+        await cut.close()
+        await clusters.until(first.socket_dsn, "select not exists (select from pg_stat_replication)")
+        await writer.execute("update checked.row set n = 3; select pg_switch_wal()")
+        assert await _follow_until(first.socket_dsn, sink, 3) == epoch
+        await writer.close()
+        await clusters.killed(first)
+
+        await clusters.until(standby.socket_dsn, "select pg_promote()")
+        promoted = await asyncpg.connect(standby.socket_dsn)
+        before = await promoted.fetchval("select n from checked.row where id = 1")
+        assert before == 2
+        ahead = sink.at
+        assert await _follow_until(standby.socket_dsn, sink, 2) == epoch + 1
+        await promoted.execute("update checked.row set n = 7")
+        assert await _follow_until(standby.socket_dsn, sink, 7) == epoch + 1
+        assert sink.rows == {row["id"]: row["n"] for row in await promoted.fetch("select id, n from checked.row")}
+        await promoted.close()
+
+        sink.at, sink.rows = ahead, dict.fromkeys(sink.rows, 3)
+        clusters.goes_back_to(earlier, "before", first.data / "pg_wal")
+        await earlier.start()
+        stack.push_async_callback(earlier.stop)
+        await clusters.until(earlier.socket_dsn, "select not pg_is_in_recovery()")
+        assert await _follow_until(earlier.socket_dsn, sink, 2) == epoch + 1
+        assert set(sink.rows.values()) == {2}

@@ -151,6 +151,48 @@ async def test_truncate_is_told_of_a_table_and_as_deletes_of_one_partition(park:
     ]
 
 
+async def test_on_conflict_and_merge_are_told_as_what_they_did(park: Any) -> None:
+    await park.execute("insert into park.tree values (1, 'oak', 3, 'x')")
+    await park.execute(
+        "insert into park.tree values (1, 'oak', 4, 'x'), (2, 'elm', 1, 'x') "
+        "on conflict (id) do update set height = excluded.height"
+    )
+    await park.execute("insert into park.tree values (1, 'oak', 9, 'x') on conflict do nothing")
+    await park.execute(
+        "merge into park.tree t using (values (1, 5), (2, null), (3, 7)) as v (id, height) on t.id = v.id "
+        "when matched and v.height is null then delete when matched then update set height = v.height "
+        "when not matched then insert values (v.id, 'ash', v.height, 'x')"
+    )
+    told = [(op, key["id"], (new or old)["height"]) for _, op, key, new, old in await _told(park)]
+    assert told[:3] == [("i", 1, 3), ("u", 1, 4), ("i", 2, 1)]
+    assert sorted(told[3:]) == [("d", 2, 1), ("i", 3, 7), ("u", 1, 5)]
+
+
+async def test_truncate_reaches_the_partitions_of_a_table_that_refers(park: Any) -> None:
+    await park.execute(
+        "alter table park.day add column tree_id int references park.tree;"
+        "insert into park.tree values (1, 'oak', 3, 'x');"
+        "insert into park.day values ('2026-01-05', 'north', 7, 1); truncate park.tree cascade"
+    )
+    told = [(table, op) for table, op, *_ in await _told(park)]
+    assert sorted(told[2:]) == [("park.day", "t"), ("park.leaf", "t"), ("park.tree", "t")]
+
+
+async def test_a_partition_that_came_later_is_told_when_it_is_emptied_alone(park: Any) -> None:
+    await park.execute("create table park.day_3 partition of park.day for values from ('2026-03-01') to ('2026-04-01')")
+    await park.execute(
+        "create table park.day_4 (like park.day including all);"
+        "alter table park.day attach partition park.day_4 for values from ('2026-04-01') to ('2026-05-01')"
+    )
+    assert await park.fetchval("select headwater.watch_partitions()") == 2, "what the ticker calls every few seconds"
+    assert await park.fetchval("select headwater.watch_partitions()") == 0
+    await park.execute("insert into park.day values ('2026-03-05', 'south', 1), ('2026-04-05', 'south', 2)")
+    await park.execute("truncate park.day_3")
+    await park.execute("truncate park.day_4")
+    told = [(op, key["at"]) for _, op, key, _, _ in await _told(park)]
+    assert told[2:] == [("d", "2026-03-05"), ("d", "2026-04-05")]
+
+
 async def test_writers_with_triggers_switched_to_replica_are_told_too(park: Any) -> None:
     await park.execute("set session_replication_role = replica")
     await park.execute("insert into park.tree values (1, 'oak', 3, 'x')")

@@ -49,6 +49,8 @@ VIOLATIONS: list[tuple[str, type[HeadwaterError], str, dict[str, Any]]] = [
      errors.InvalidValue, "names the same row twice", {"sqlstate": "21000"}),
     ("do $$ begin raise exception 'the till is closed' using hint = 'Come back tomorrow.'; end $$", errors.InvalidValue,
      "the till is closed Come back tomorrow.", {"sqlstate": "P0001"}),
+    ("do $$ begin raise exception 'it is shut' using errcode = '55000', hint = 'Open it.'; end $$",
+     errors.StateConflict, "it is shut. Open it.", {"sqlstate": "55000"}),
     ("do $$ begin raise exception '' using errcode = '40001'; end $$", errors.SerializationFailure, "again", {}),
     ("do $$ begin raise exception '' using errcode = '40P01'; end $$", errors.DeadlockDetected, "again", {}),
     ("do $$ begin raise exception '' using errcode = '55P03'; end $$", errors.LockNotAvailable, "again", {}),

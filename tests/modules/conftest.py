@@ -19,6 +19,7 @@ from headwater.kernel.models import Model
 from headwater.modules.blockchain.models import Asset, ChainUser
 from headwater.modules.identity.models import User
 from headwater.modules.identity.repository import ApiKeyRepository
+from headwater.modules.ledger.repository import LedgerRepository
 from headwater.service.app import create_app
 
 ClientOf = Callable[[str | None], Awaitable[httpx.AsyncClient]]
@@ -77,6 +78,33 @@ async def people(headwater: Headwater) -> list[UUID]:
     """The ids of three users."""
     users = headwater.repository(User)
     return [(await users.create(headwater.autocommit, email=f"person{n}@example.org")).id for n in range(3)]
+
+
+@pytest.fixture
+def give(headwater: Headwater) -> Callable[..., Awaitable[None]]:
+    """Issues an amount to the account of a user in the ledger."""
+    ledger = headwater.repository(LedgerRepository)
+
+    async def issue(user_id: UUID, amount: int, code: str = "USD") -> None:
+        async with headwater.transaction() as tx:
+            await ledger.open_asset(tx, code, scale=2)
+            issuance = await ledger.account(tx, "system", None, code, purpose="issuance", credit_limit=None)
+            mine = await ledger.account(tx, "user", user_id, code)
+            (await ledger.transfer(tx, debit=issuance.id, credit=mine.id, amount=amount)).or_raise()
+
+    return issue
+
+
+@pytest.fixture
+def money_of(headwater: Headwater) -> Callable[..., Awaitable[int]]:
+    """Tells what a user has in the ledger."""
+    ledger = headwater.repository(LedgerRepository)
+
+    async def tell(user_id: UUID, code: str = "USD") -> int:
+        account = await ledger.find_account("user", user_id, code)
+        return 0 if account is None else account.balance
+
+    return tell
 
 
 @pytest_asyncio.fixture

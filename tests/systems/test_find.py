@@ -8,19 +8,27 @@ import pytest
 
 from headwater.kernel.errors import InvalidValue
 from headwater.systems import find
+from headwater.systems.abunfi import ABUNFI
 from headwater.systems.construct import CONSTRUCT
 from headwater.systems.everything import EVERYTHING
 
 
 def test_the_known_names_are_found() -> None:
     assert find("construct") is CONSTRUCT
+    assert find("abunfi") is ABUNFI
     assert find("all") is EVERYTHING
     assert find("headwater.systems.construct:CONSTRUCT") is CONSTRUCT
 
 
 def test_the_construct_has_its_modules_and_everything_has_them_too() -> None:
     names = {module.name for module in CONSTRUCT.modules}
-    assert names == {"identity", "blockchain", "trading", "manufacturing", "governance"}
+    assert names == {"identity", "ledger", "blockchain", "trading", "manufacturing", "governance"}
+    assert names <= {module.name for module in EVERYTHING.modules}
+
+
+def test_abunfi_has_its_modules_but_documents_which_is_not_there_yet() -> None:
+    names = {module.name for module in ABUNFI.modules}
+    assert names == {"identity", "ledger", "finance"}
     assert names <= {module.name for module in EVERYTHING.modules}
 
 
@@ -28,7 +36,7 @@ def test_the_construct_has_its_modules_and_everything_has_them_too() -> None:
     ("name", "said"),
     [
         ("constuct", "Did you mean 'construct'"),
-        ("zzz", "There are: construct, all"),
+        ("zzz", "There are: construct, abunfi, all"),
         ("no.such.package:SYSTEM", "'no' cannot be found"),
         ("headwater.systems.nothing:SYSTEM", "'headwater.systems.nothing' cannot be found"),
         ("headwater.systems.construct:CONSTRUKT", "It has: CONSTRUCT"),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli.exits import FAILED, CommandError
-from headwater.cli.stores import Running, forget_record, lock_or_running, write_record
+from headwater.cli.stores import Running, forget_record, lock_or_running, with_keyring, write_record
 from headwater.embedded.home import Home
 from headwater.embedded.processes import ProcessIdentity
 from headwater.kernel.errors import HeadwaterError, RefusedError, Unreachable
@@ -216,6 +216,7 @@ async def _up(home: Home, plan: Plan, progress: Progress) -> AsyncIterator[tuple
         ending.callback(forget_record, home)
         write_record(home, starting)
         settings, shown = await _start_stores(home, progress, ending)
+        settings = with_keyring(settings, home)
         progress("Applying migrations.")
         await _migrate(system, settings, progress)
         from headwater.followers.follow import follow

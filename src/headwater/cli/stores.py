@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _HOME_WAIT_SECONDS_MAX = 120.0
 _RECORD = "up"
+HOME_KEYRING = "keyring"
+"""The secret of a home that holds its keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,23 @@ def read_record(home: Home) -> Running | None:
     return running if identity.alive else None
 
 
+def with_keyring(settings: Settings, home: Home) -> Settings:
+    """The settings, with the home's own keys where the environment names none. They are made on first use."""
+    if settings.keyring or settings.keyring_file:
+        return settings
+    if home.known_secret(HOME_KEYRING) is None:
+        add_key(home)
+    return replace(settings, keyring_file=str(home.path / f"{HOME_KEYRING}.secret"))
+
+
+def add_key(home: Home) -> None:
+    """Put a new key first in the home's keyring; those that are there stay."""
+    from headwater.kernel.keyring import new_key
+
+    known = (home.known_secret(HOME_KEYRING) or "").split()
+    home.keep_secret(HOME_KEYRING, "\n".join([new_key(f"local-{len(known) + 1}"), *known]))
+
+
 async def lock_or_running(home: Home) -> int | Running:
     """The home to ourselves (the descriptor that holds its lock), or the `up` that is ready there."""
     deadline = time.monotonic() + _HOME_WAIT_SECONDS_MAX
@@ -106,10 +125,10 @@ async def stores(home: Path, *, make_home: bool = True) -> AsyncIterator[Setting
     started for as long as the command takes. `make_home=False` is for commands that only look.
     """
     settings = Settings.from_environment()
-    if settings.database_url:
-        yield settings
-        return
     place = Home(home)
+    if settings.database_url:
+        yield with_keyring(settings, place) if place.known_secret(HOME_KEYRING) is not None else settings
+        return
     if not place.exists and not make_home:
         place.check()
         raise CommandError(
@@ -120,9 +139,10 @@ async def stores(home: Path, *, make_home: bool = True) -> AsyncIterator[Setting
     place.prepare()
     held = await lock_or_running(place)
     if isinstance(held, Running):
-        yield Settings.from_environment(
+        found = Settings.from_environment(
             database_url=held.database_url, valkey_url=settings.valkey_url or held.valkey_url
         )
+        yield with_keyring(found, place)
         return
     try:
         from headwater.embedded.postgres import (
@@ -130,7 +150,7 @@ async def stores(home: Path, *, make_home: bool = True) -> AsyncIterator[Setting
         )  # brings asyncpg, which the other ways do not need here
 
         async with EmbeddedPostgres(place) as postgres:
-            yield Settings.from_environment(database_url=postgres.socket_dsn)
+            yield with_keyring(Settings.from_environment(database_url=postgres.socket_dsn), place)
     finally:
         os.close(held)
 

@@ -23,10 +23,9 @@ from headwater.kernel.cache import GUARD_SECONDS, STEPS, names_of
 from headwater.kernel.cached_rows import served_as
 from headwater.kernel.errors import Unreachable
 from headwater.kernel.postgres import connect
-from headwater.kernel.rows import shape
 from headwater.kernel.snapshots import covers, parse
 from headwater.kernel.wire import ReplyError, Wire
-from headwater.kernel.written import table_name, tags_of
+from headwater.kernel.written import columns_that_tell, tags_of, tags_of_row
 
 if TYPE_CHECKING:
     from headwater.kernel.cache import Cache
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 _LOCK = 0x68770003  # one relay per database
 _SILENCE_SECONDS_MAX = 2.0
-_PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.001, 0.01
+_PAUSE_SECONDS = 0.001
 _RETRY_SECONDS = 0.2
 _KEYS_MAX = 500
 _BOUND_SECONDS = 0.1
@@ -56,6 +55,17 @@ _BEHIND = text("""SELECT count(*) AS changes,
   coalesce(extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 AS seconds
 FROM headwater.change WHERE id > :floor AND xid >= pg_snapshot_xmin(CAST(CAST(:at AS text) AS pg_snapshot))
 AND NOT pg_visible_in_snapshot(xid, CAST(CAST(:at AS text) AS pg_snapshot))""")
+
+# PostgreSQL waits for itself while nothing has ended since the snapshot that was seen: a look at it costs some
+# microseconds there, a poll a hundred and more on either side. It ends in time for the guard to be renewed.
+_SEEN = "SELECT set_config('headwater.seen', $1, false)"
+_WAIT = """DO $$
+DECLARE until timestamptz := clock_timestamp() + interval '25 milliseconds';
+BEGIN
+  WHILE pg_current_snapshot()::text = current_setting('headwater.seen') AND clock_timestamp() < until LOOP
+    PERFORM pg_sleep(0.001);
+  END LOOP;
+END $$"""
 
 
 class _CursorMovedError(Exception):
@@ -110,13 +120,12 @@ class Invalidation:
     def __init__(self, system: System, settings: Settings) -> None:
         self.figures = RelayFigures()
         self._settings = settings
-        self._policies: dict[str, tuple[CachePolicy, str]] = {}
-        for module in system.modules:
-            for policy in module.cache:
-                key = shape(policy.model).key_columns[0].name
-                self._policies[table_name(policy.model)] = (policy, key)
-        kinds = (served_as(policy.kind, shape(policy.model)) for policy, _ in self._policies.values())
-        self._serves = ",".join(sorted(kinds)) or "-"
+        self._policies: dict[str, list[tuple[CachePolicy, str]]] = {}
+        policies = [policy for module in system.modules for policy in module.cache]
+        for policy in policies:
+            for table, column in columns_that_tell(policy):
+                self._policies.setdefault(table, []).append((policy, column))
+        self._serves = ",".join(sorted(map(served_as, policies))) or "-"
         self._wire = Wire(settings.valkey_url, silence_seconds_max=_SILENCE_SECONDS_MAX)
         self._bound: tuple[int, int] | None = None
         self._bound_at = 0.0
@@ -160,7 +169,7 @@ class Invalidation:
             cursor = await self._begin(connection, history)
             server_ms = await self._advance(cursor_name, guard_name, written, cursor, {}, set(), b"", 0)
             written = cursor.write()
-        pause = _PAUSE_SECONDS_MIN
+        await connection.execute(_SEEN, cursor.snapshot)
         while True:
             if self._wire.run_id != run_id:
                 raise _CursorMovedError
@@ -170,8 +179,7 @@ class Invalidation:
             now = monotonic()
             if snapshot == cursor.snapshot and now - renewed_at < _GUARD_RENEWED_SECONDS:
                 self.figures.leading = True
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, _PAUSE_SECONDS_MAX)
+                await connection.execute(_WAIT)
                 continue
             changes = [] if rows[0][2] is None else rows
             self.figures.changes += len(changes)
@@ -185,9 +193,11 @@ class Invalidation:
             server_ms = await self._advance(cursor_name, guard_name, written, after, keys, tags, guard, guard_at)
             cursor, written, renewed_at = after, after.write(), now
             self.figures.leading = True
-            if changes:
-                pause = _PAUSE_SECONDS_MIN
-            await asyncio.sleep(pause)
+            await connection.execute(_SEEN, snapshot)
+            if changes:  # more of them travel together
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                await connection.execute(_WAIT)
 
     async def _begin(self, connection: Any, history: str) -> Cursor:
         """Valkey knows nothing, or of another history: a new generation, as of now. Older entries are none any more."""
@@ -207,12 +217,11 @@ class Invalidation:
                 tags |= tags_of(table, None, None, None)
                 return keys, tags, True
             tags |= tags_of(table, key, new, old)
-            known = self._policies.get(table)
-            if known is not None:
-                policy, column = known
+            for policy, column in self._policies.get(table, ()):
                 for said in (key, new, old):
                     if said is not None and said.get(column) is not None:
                         keys[f"{policy.kind}:{said[column]}|{xid}".encode()] = xid
+                        tags |= tags_of_row(policy, said[column])
         return keys, tags, False
 
     async def _floor(self, connection: Any, cursor: Cursor, snapshot: str, last: int) -> int:

@@ -30,9 +30,9 @@ from headwater.kernel.cached_rows import LEASE_MS, UNREACHABLE, Entity, Figures,
 from headwater.kernel.errors import HeadwaterError, ProgrammingError, Unreachable
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
-from headwater.kernel.snapshots import covers, fulfilled
+from headwater.kernel.snapshots import Floors, fulfilled
 from headwater.kernel.wire import ReplyError, Script, Wire
-from headwater.kernel.written import Written, table_name
+from headwater.kernel.written import Written, columns_that_tell
 
 STEPS = Script.load(Path(__file__).with_name("cache.lua"))
 
@@ -43,7 +43,6 @@ _NEAR_SECONDS = 0.25
 _BYPASS_SECONDS = 1.0
 _MARK_MS = 10_000
 _LOADS_MAX = 4
-_FLOORS_MAX = 10_000
 _V, _L, _T, _D = (ord(letter) for letter in "VLTD")
 
 _IDENTITY = text(
@@ -61,12 +60,14 @@ class Cache:
         self.loads = asyncio.Semaphore(_LOADS_MAX)
         self.kinds: list[Kind] = []
         self.entities: dict[type[Model], Entity] = {}
-        self.by_table: dict[str, Entity] = {}
+        self.told_by: dict[str, list[tuple[Entity, str]]] = {}
         for policy in policies:
             entity = Entity(self, policy)
             if policy.model in self.entities or any(kind.name == policy.kind for kind in self.kinds):
                 raise ProgrammingError(f"'{policy.kind}' is declared twice.", remedy="One policy per kind and model.")
-            self.entities[policy.model] = self.by_table[table_name(policy.model)] = entity
+            self.entities[policy.model] = entity
+            for table, column in columns_that_tell(policy):
+                self.told_by.setdefault(table, []).append((entity, column))
             self.kinds.append(entity)
         self.strict = any(entity.strict for entity in self.entities.values())
         self.wire = Wire(url, pushed=self._pushed, lost=self._distrust)
@@ -75,7 +76,9 @@ class Cache:
         self.results: dict[Any, Kind] = {}
         self.good_until = 0.0
         self.near_until = 0.0
-        self.floors: dict[bytes, tuple[str, float]] = {}
+        self.epoch = time.time() - monotonic()
+        """What to add to monotonic() for the time of day, by which entries end; looked at again with the guard."""
+        self.floors = Floors(_BYPASS_SECONDS, lifted=self._discard_near)
         self.coherence: Coherence | None = None
         self.cursor_name = self.guard_name = self.figures_name = self.coherence_name = b""
         self._generation = b""
@@ -101,7 +104,7 @@ class Cache:
         await self.wire.open()
         with contextlib.suppress(*UNREACHABLE):
             await self.look()
-        self._spawn(self._watch())
+        self.spawn(self._watch())
 
     async def close(self) -> None:
         """Stop; loads under way are given up."""
@@ -115,6 +118,7 @@ class Cache:
     async def look(self) -> None:
         """Read the guard once. Raises Unreachable or ReplyError."""
         sent, connects, run_id = monotonic(), self.wire.connects_total, self.wire.run_id
+        self.epoch = time.time() - sent
         # First how long, then what: a guard renewed in between is believed for the shorter time of the two.
         left, guard = await asyncio.gather(
             self.wire.send(b"PTTL", self.guard_name), self.wire.send_get(self.guard_name)
@@ -135,7 +139,7 @@ class Cache:
         if sent >= self._bypass_until:
             # Each renewal writes another guard. One that stays the same ends by this clock, whatever Valkey's does.
             self.good_until = min(sent + left / 1000, self._guard[1] + GUARD_SECONDS)
-            self.near_until = min(self.good_until, sent + _NEAR_SECONDS)
+            self._believe_near(min(self.good_until, sent + _NEAR_SECONDS))
 
     def believes(self) -> bool:
         """Whether what Valkey says counts now."""
@@ -152,6 +156,7 @@ class Cache:
                 if self.wire.up:
                     await self.look()
                     if turn % 20 == 0:
+                        self.floors.forget_old()
                         await self.report()
             except UNREACHABLE:
                 self._distrust()
@@ -163,13 +168,27 @@ class Cache:
             left = await self.wire.send_get(self.coherence_name)
             self.coherence = None if left is None else msgspec.json.decode(left, type=Coherence)
         if self.figures and self.wire.up:
+            self.count()
             said = {"at": time.time(), "kinds": {name: asdict(each) for name, each in self.figures.items()}}
             name = self.figures_name
             await self.wire.send(b"HSET", name, f"{os.getpid()}.{self._tokens}", msgspec.json.encode(said))
             await self.wire.send(b"EXPIRE", name, 60)
 
+    def count(self) -> None:
+        """Bring the figures up to now: what the near caches gave away is counted where it lies."""
+        for kind in self.kinds:
+            if kind.near is not None:
+                kind.figures.near_hits += kind.near.count()
+
+    def _believe_near(self, until: float) -> None:
+        self.near_until = until
+        for kind in self.kinds:
+            if kind.near is not None:
+                kind.near.until = until
+
     def _distrust(self) -> None:
-        self.good_until = self.near_until = 0.0
+        self.good_until = 0.0
+        self._believe_near(0.0)
         for kind in self.kinds:
             if kind.near is not None:
                 kind.near.clear()
@@ -191,31 +210,12 @@ class Cache:
                     kind.near.clear()
             return
         for name in push[1]:
-            for kind in self.entities.values():
-                if kind.near is not None and kind.owns(name):
-                    kind.discard_near(name)
+            self._discard_near(name)
 
-    # -- floors: a process never reads back in time ------------------------------------------------------------------
-
-    def raise_floor(self, name: bytes, snapshot: str) -> None:
-        """A read went past the cache; what the cache gives from now on must have seen as much."""
-        if len(self.floors) >= _FLOORS_MAX:
-            old = monotonic() - _BYPASS_SECONDS  # older than that, the guard says the same
-            self.floors = {key: floor for key, floor in self.floors.items() if floor[1] > old}
-        self.floors[name] = (snapshot, monotonic())
-        for kind in self.entities.values():  # a value kept nearby has seen less
+    def _discard_near(self, name: bytes) -> None:
+        for kind in self.entities.values():
             if kind.near is not None and kind.owns(name):
                 kind.discard_near(name)
-
-    def below_floor(self, name: bytes, snapshot: bytes) -> bool:
-        """Whether an entry has seen less than this process has."""
-        floor = self.floors.get(name)
-        if floor is None:
-            return False
-        if not covers(snapshot.decode(), floor[0]):
-            return True
-        del self.floors[name]
-        return False
 
     # -- misses ------------------------------------------------------------------------------------------------------
 
@@ -252,8 +252,8 @@ class Cache:
                         break
                     if raw[0] == _V:
                         at, snapshot = body_of(raw, prefix)
-                        if not self.below_floor(name, snapshot):
-                            return kind.decode(raw[at:])
+                        if not self.floors.above(name, snapshot):
+                            return kind.decode(raw[at:]) if at < len(raw) else None
                         break
                     lease = _lease(raw)
                     if lease is None:  # marked by a writer, or Valkey is full
@@ -272,13 +272,13 @@ class Cache:
                 raw = await self.wire.send_get(name)
                 if raw is not None and raw.startswith(prefix) and self.believes():
                     at, snapshot = body_of(raw, prefix)
-                    if snapshot != avoid and not self.below_floor(name, snapshot):
-                        return kind.decode(raw[at:])
+                    if snapshot != avoid and not self.floors.above(name, snapshot):
+                        return kind.decode(raw[at:]) if at < len(raw) else None
         except UNREACHABLE:
             pass
         kind.figures.bypasses += 1
         loaded = await load()
-        self.raise_floor(name, loaded.snapshot)
+        self.floors.lift(name, loaded.snapshot)
         return loaded.value
 
     async def _lead(
@@ -287,7 +287,7 @@ class Cache:
         flight: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._flights[name, token] = flight
         # A task of its own: a reader that gives up takes nothing from those who wait for the same value.
-        return await asyncio.shield(self._spawn(self._load_and_fill(kind, name, prefix, token, load, flight)))
+        return await asyncio.shield(self.spawn(self._load_and_fill(kind, name, prefix, token, load, flight)))
 
     async def _load_and_fill(
         self,
@@ -307,7 +307,7 @@ class Cache:
         def renew() -> None:
             nonlocal renewing
             if renewing is not None:
-                self._spawn(_ignore(lambda: self.step(name, b"renew", token, LEASE_MS)))
+                self.spawn(_ignore(lambda: self.step(name, b"renew", token, LEASE_MS)))
             renewing = loop.call_later(LEASE_MS / 3000, renew)
 
         renew()
@@ -331,21 +331,20 @@ class Cache:
                 filled = await self.step(name, b"fill", token, snapshot, entry, ms)
         if not filled:
             kind.figures.fills_refused += 1
-            self.raise_floor(name, snapshot)
+            self.floors.lift(name, snapshot)
         return loaded.value
 
     # -- early refresh -----------------------------------------------------------------------------------------------
 
-    def should_refresh(self, expiry: float, load_seconds: float) -> bool:
+    def should_refresh(self, left: float, load_seconds: float) -> bool:
         """XFetch (Vattani et al., VLDB 2015): the nearer the end and the longer the load, the more likely."""
-        left = expiry - time.time()
         return left < 20 * load_seconds and left <= -load_seconds * math.log(random.random())  # noqa: S311  # a lot, not a secret
 
     def refresh(
         self, kind: Kind, name: bytes, prefix: bytes, snapshot: bytes, load: Callable[[], Awaitable[Loaded]]
     ) -> None:
         """Load anew in the background, if nobody else does; readers keep the value they have until then."""
-        self._spawn(_ignore(lambda: self._refresh(kind, name, prefix, snapshot, load)))
+        self.spawn(_ignore(lambda: self._refresh(kind, name, prefix, snapshot, load)))
 
     async def _refresh(
         self, kind: Kind, name: bytes, prefix: bytes, snapshot: bytes, load: Callable[[], Awaitable[Loaded]]
@@ -380,7 +379,7 @@ class Cache:
         written = Written(self)
         written.add_values(model, values)
         if written:
-            await asyncio.shield(self._spawn(self.invalidate(written)))
+            await asyncio.shield(self.spawn(self.invalidate(written)))
 
     async def mark(self, written: Written) -> Marks:
         """Before COMMIT: from now on readers of strict rows read PostgreSQL."""
@@ -406,7 +405,7 @@ class Cache:
 
     def settle(self, written: Written, marks: Marks, *, complete: bool) -> Awaitable[None]:
         """After COMMIT: take the marks away and invalidate the rest, even when the caller is cancelled meanwhile."""
-        return asyncio.shield(self._spawn(self._settle(written, marks, complete)))
+        return asyncio.shield(self.spawn(self._settle(written, marks, complete)))
 
     async def _settle(self, written: Written, marks: Marks, complete: bool) -> None:
         if marks.names:
@@ -419,7 +418,8 @@ class Cache:
             if self.strict:  # nobody is told of the commit before every reader has heard of it, or lost the guard
                 await asyncio.sleep(_BYPASS_SECONDS)
 
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Work that goes on by itself; it ends with the cache."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

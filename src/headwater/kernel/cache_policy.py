@@ -24,7 +24,10 @@ class CachePolicy:
 
     `ttl_seconds` bounds memory, not age. `near` is how many values each process keeps itself; strict and snapshot
     kinds have no near cache, since an invalidation needs a moment to reach it. `stale_seconds` is how long after its
-    time a relaxed value may still be served.
+    time a relaxed value may still be served. With `json` an entry also holds the row's JSON, as the service writes it
+    and without its private columns: `get_json` gives these bytes as they are. `told_by` names columns of other tracked
+    tables, `schema.table.column`, that hold keys of this entity: a change there is one of the entity too, so that a row
+    which changes with every row of a history (a balance) need not be told of twice.
     """
 
     kind: str
@@ -32,7 +35,9 @@ class CachePolicy:
     ttl_seconds: float = 300.0
     level: Level = "bounded"
     near: int = 0
+    json: bool = False
     stale_seconds: float = 0.0
+    told_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.level not in ("snapshot", "strict", "bounded", "relaxed"):

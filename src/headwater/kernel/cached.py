@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
@@ -22,6 +23,7 @@ from headwater.kernel.cached_rows import HEAD, UNREACHABLE, Codec, Kind, Loaded
 from headwater.kernel.errors import ProgrammingError
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
+from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import model_of, shape
 from headwater.kernel.written import table_name, tag_name
 
@@ -76,27 +78,58 @@ def cached(
     def decorate(function: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[S, P], Awaitable[R]]:
         signature = inspect.signature(function)
 
-        @functools.wraps(function)
-        async def read(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        async def kept(owner: S, as_json: bool, args: Any, kwargs: Any) -> Any:
+            """The result, or its Json: written beforehand where it comes from the cache."""
             cache = _cache(owner)
             if cache is None or kwargs.get("tx") is not None:
-                return await function(owner, *args, **kwargs)
+                made = await function(owner, *args, **kwargs)
+                return written(made) if as_json else made
             bound = signature.bind(owner, *args, **kwargs)
             bound.apply_defaults()
             told = dict(list(bound.arguments.items())[1:])
             told.pop("tx", None)
-            results = cache.results.get(read)
+            results = cache.results.get(function)
             if results is None:
-                results = cache.results[read] = _Results(
+                results = cache.results[function] = _Results(
                     cache, kind, function, ttl_seconds=ttl_seconds, stale_seconds=stale_seconds
                 )
-            kept = tags(**told)
-            stamps = [tag.name for tag in kept]
-            return cast(R, await cast(_Results, results).find(told, stamps, lambda: function(owner, *args, **kwargs)))
+            named = [tag.name for tag in tags(**told)]
+            return await cast(_Results, results).find(
+                told, named, lambda: function(owner, *args, **kwargs), as_json=as_json
+            )
 
+        @functools.wraps(function)
+        async def read(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return cast(R, await kept(owner, False, args, kwargs))
+
+        _KEPT[read] = (function, kept)
         return read
 
     return decorate
+
+
+_KEPT: dict[Any, tuple[Any, Callable[[Any, bool, Any, Any], Awaitable[Any]]]] = {}
+_WITH_JSON: set[Any] = set()
+"""The functions whose results are also wanted as JSON, and kept so."""
+
+
+def json_of(
+    function: Callable[Concatenate[S, P], Awaitable[R]],
+) -> Callable[Concatenate[S, P], Awaitable[Json[R]]]:
+    """The same cached function, giving what the service would write: `order_book_json = json_of(order_book)`.
+
+    From the cache it gives the bytes that lie there, without decoding anything.
+    """
+    original, kept = _KEPT[function]
+    _WITH_JSON.add(original)
+
+    @functools.wraps(function)
+    async def read(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> Json[R]:
+        return cast("Json[R]", await kept(owner, True, args, kwargs))
+
+    read.__name__ = f"{function.__name__}_json"
+    read.__doc__ = f"What `{function.__name__}` gives, as JSON."
+    return read
 
 
 def _cache(owner: Any) -> Cache | None:
@@ -111,12 +144,13 @@ class _Results(Kind):
         self, cache: Cache, kind: str, function: Callable[..., Any], *, ttl_seconds: float, stale_seconds: float
     ) -> None:
         returns = get_type_hints(function).get("return", Any)
+        self._with_json = function in _WITH_JSON
         super().__init__(
             cache,
             kind,
             ttl_seconds=ttl_seconds,
             stale_seconds=stale_seconds,
-            form=f"{function.__qualname__} {returns!r} {_form(returns)!r}",
+            form=f"{function.__qualname__} {self._with_json} {returns!r} {_form(returns)!r}",
         )
         self._decoder = msgspec.msgpack.Decoder(returns, dec_hook=_from_bytes)
         self._encoder = msgspec.msgpack.Encoder(enc_hook=_to_bytes)
@@ -124,13 +158,15 @@ class _Results(Kind):
         cache.add(self)
 
     def decode(self, payload: bytes) -> Any:
-        return self._decoder.decode(payload)
+        return self._decoder.decode(_parts(payload)[0])
 
-    async def find(self, told: dict[str, Any], tags: list[bytes], make: Callable[[], Awaitable[Any]]) -> Any:
-        """The result for these arguments."""
+    async def find(
+        self, told: dict[str, Any], tags: list[bytes], make: Callable[[], Awaitable[Any]], *, as_json: bool = False
+    ) -> Any:
+        """The result for these arguments, or its Json."""
         cache = self.cache
         if monotonic() >= cache.good_until:
-            return await self._direct(make)
+            return _given(await self._direct(make), as_json)
         name = f"{self.name}:{':'.join(map(_spoken, told.values()))}".encode()
         wire, stem = cache.wire, self.prefix
         try:
@@ -141,9 +177,9 @@ class _Results(Kind):
                     there = await wire.send(b"SET", tag, token, b"NX", b"GET", b"PX", _TAG_MS)
                     stamps[i] = token if there is None else there
         except UNREACHABLE:
-            return await self._direct(make)
+            return _given(await self._direct(make), as_json)
         if not cache.believes():  # another server may have answered in between
-            return await self._direct(make)
+            return _given(await self._direct(make), as_json)
         prefix = stem + b"".join(stamps)
 
         async def load() -> Loaded:
@@ -154,10 +190,11 @@ class _Results(Kind):
         if raw is not None and raw.startswith(prefix):
             self.figures.hits += 1
             expiry, load_seconds, length = HEAD.unpack_from(raw, len(prefix))
-            if load_seconds and cache.should_refresh(expiry, load_seconds):
+            if load_seconds and cache.should_refresh(expiry - time.time(), load_seconds):
                 cache.refresh(self, name, prefix, _NO_SNAPSHOT.encode(), load)
-            return self.decode(raw[len(prefix) + HEAD.size + length :])
-        return await cache.missed(self, name, prefix, raw, load)
+            payload = raw[len(prefix) + HEAD.size + length :]
+            return Json(*_parts(payload)[1:]) if as_json else self.decode(payload)
+        return _given(await cache.missed(self, name, prefix, raw, load), as_json)
 
     async def _direct(self, make: Callable[[], Awaitable[Any]]) -> Any:
         self.figures.bypasses += 1
@@ -165,10 +202,20 @@ class _Results(Kind):
             return await make()
 
     def _encode(self, value: Any) -> bytes | None:
+        """`[result, its JSON, version]`: the one to be decoded, the other sent as it is where it is asked for."""
         try:
-            return self._encoder.encode(value)
-        except (TypeError, OverflowError, ValueError):
+            json = written(value) if self._with_json else Json(b"")
+            return _pack((msgspec.Raw(self._encoder.encode(value)), json.body, json.version))
+        except (TypeError, OverflowError, ValueError, NotImplementedError):
             return None
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_parts = msgspec.msgpack.Decoder(tuple[msgspec.Raw, bytes, int | None]).decode
+
+
+def _given(value: Any, as_json: bool) -> Any:
+    return written(value) if as_json else value
 
 
 _CODECS: dict[type[Model], Codec] = {}

@@ -14,14 +14,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
+import asyncpg.pgproto.pgproto
 import msgspec
 from sqlalchemy import ARRAY, JSON, Enum, Text, bindparam, func, select
 
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.cache_policy import CachePolicy
 from headwater.kernel.errors import ProgrammingError, Unreachable
-from headwater.kernel.near_cache import NearCache
+from headwater.kernel.gathered_reads import Absent, GatheredReads, settle
+from headwater.kernel.near_cache import Answer, NearCache
 from headwater.kernel.postgres import Postgres
+from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.snapshots import covers
 from headwater.kernel.statements import Prepared, Template
@@ -35,7 +38,10 @@ UNREACHABLE = (Unreachable, ReplyError)
 LEASE_MS = 500
 """How long a loader that has died keeps others waiting; one that lives renews it."""
 _JITTER = 0.1
-_ABSENT = object()
+_PREFIX = 11  # V, four bytes of generation, six of fingerprint
+_head_of = HEAD.unpack_from
+_pack = msgspec.msgpack.Encoder().encode
+_row_of = msgspec.msgpack.Decoder(tuple[msgspec.Raw, bytes, int | None]).decode
 
 
 @dataclass(slots=True)
@@ -93,6 +99,10 @@ class Kind:
 class Entity(Kind):
     """The rows of one model, by key."""
 
+    BODY = _PREFIX + HEAD.size
+    """Where the snapshot of an entry begins."""
+    head_of = staticmethod(HEAD.unpack_from)
+
     def __init__(self, cache: Cache, policy: CachePolicy) -> None:
         self.policy = policy
         self.shape = known = shape(policy.model)
@@ -103,17 +113,24 @@ class Entity(Kind):
             policy.kind,
             ttl_seconds=policy.ttl_seconds,
             stale_seconds=policy.stale_seconds,
-            form=f"{known.label}({form})",
+            form=f"{known.label}({form}){' json' if policy.json else ''}",
         )
         self.strict = policy.level in ("strict", "snapshot")
-        self.served_as = served_as(policy.kind, known)
+        self.served_as = served_as(policy)
         self._stem = policy.kind.encode() + b":"
         self._codec = Codec(known)
         self._loader = _RowLoader(cache.postgres, known, cache.loads)
+        kind_of_key = known.key_columns[0].type.python_type
+        by_uuid = kind_of_key is UUID
+        self.key_types = frozenset({UUID, asyncpg.pgproto.pgproto.UUID} if by_uuid else {kind_of_key})
+        self._reads = GatheredReads(self, self._stem, by_uuid=by_uuid)
+        if not policy.json:
+            self.decode = self._codec.decode  # type: ignore[method-assign]  # the same, with one call less
         self._key_type: Callable[[str], Any] = known.key_columns[0].type.python_type
         if policy.near:
             self.near = NearCache(policy.near)
-        self._shared = self._codec.immutable  # what the near cache may hand out again and again
+        else:
+            self.find = self._reads.ask  # type: ignore[method-assign]  # the same, with one call less
 
     def _require_fit(self) -> None:
         known, kind = self.shape, self.policy.kind
@@ -144,13 +161,30 @@ class Entity(Kind):
         """Whether a Valkey key is of this kind."""
         return name.startswith(self._stem)
 
+    # An entry is the row as the codec writes it; of a kind with JSON, `[row, JSON, version]`.
+
+    def encode(self, value: Any) -> bytes | None:
+        """A row as it is stored; nothing for no row; None when it cannot be encoded."""
+        row = self._codec.encode(value)
+        if not row or not self.policy.json:
+            return row
+        shown = written(value)
+        return _pack((msgspec.Raw(row), shown.body, shown.version))
+
     def decode(self, payload: bytes) -> Any:
-        return self._codec.decode(payload) if payload else None
+        return self._codec.decode(_row_of(payload)[0]) if self.policy.json else self._codec.decode(payload)
+
+    def decode_json(self, payload: bytes) -> Json[Any]:
+        """The JSON of an entry, as it is; nothing else of it is looked at."""
+        if not self.policy.json:
+            return written(self._codec.decode(payload))
+        _, body, version = _row_of(payload)
+        return Json(body, version)
 
     async def load(self, key: Any) -> Loaded:
         """The row from PostgreSQL, together with the snapshot it was read in."""
         value, snapshot = await self._loader.load(key)
-        return Loaded(value, self._codec.encode(value), snapshot)
+        return Loaded(value, self.encode(value), snapshot)
 
     async def differs(self, name: bytes) -> bool | None:
         """Whether an entry, the same before and after the row was read, says something else than the row.
@@ -167,51 +201,67 @@ class Entity(Kind):
         same = again is not None and again.startswith(prefix) and body_of(again, prefix)[1] == snapshot
         return same and raw[at:] != loaded.payload
 
-    async def find(self, key: Any) -> Any:
-        """The row with this key, or None. `key` has the type of its column."""
-        cache, near = self.cache, self.near
-        now = monotonic()
-        if near is not None and now < cache.near_until:
-            value = near.get(key, now, _ABSENT)
-            if value is not _ABSENT:
-                self.figures.near_hits += 1
-                return value if self._shared else self.decode(value)
-        name = self._stem + str(key).encode()
-        if now >= cache.good_until:
-            return await self._direct(key, name)
-        prefix = self.prefix
-        try:
-            if near is not None:
-                ticket = near.begin(key)
-                cache.wire.send(b"CLIENT", b"CACHING", b"YES").add_done_callback(_quiet)
-            raw = await cache.wire.send_get(name)
-        except UNREACHABLE:
-            return await self._direct(key, name)
-        if raw is not None and raw.startswith(prefix):
-            at = len(prefix) + HEAD.size
-            expiry, load_seconds, length = HEAD.unpack_from(raw, len(prefix))
-            at += length
-            if not cache.floors or not cache.below_floor(name, raw[at - length : at]):
-                self.figures.hits += 1
-                if load_seconds and cache.should_refresh(expiry, load_seconds):
-                    cache.refresh(self, name, prefix, raw[at - length : at], lambda: self.load(key))
-                payload = raw[at:]
-                value = self.decode(payload)
-                if near is not None and now < cache.near_until and expiry > time.time():
-                    near.store(key, ticket, value if self._shared else payload, now + expiry - time.time())
-                return value
-            avoid = raw[at - length : at]
-        else:
-            avoid = b""
+    def find(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> Answer:
+        """The row with this key, or None; with `absent`, what that makes of the key is raised instead of None.
+
+        `key` has the type of its column. With `as_json` the row is a Json.
+        """
+        near = self.near
         if near is not None:
-            near.abandon(key, ticket)
+            now = monotonic()
+            payload = near.get(key, now) if now < near.until else None
+            if payload is not None:
+                self.figures.near_hits += 1
+                answer = Answer(loop=asyncio.get_running_loop())
+                settle(answer, self, key, payload, absent, as_json)
+                return answer
+        return self._reads.ask(key, absent, as_json)
+
+    async def examine(self, key: Any, name: bytes, prefix: bytes, raw: bytes | None) -> Any:
+        """The value of an entry of which more must be known before it is given, or of none."""
+        cache, avoid = self.cache, b""
+        if raw is not None and raw.startswith(prefix):
+            at, snapshot = body_of(raw, prefix)
+            if name not in cache.floors or not cache.floors.above(name, snapshot):
+                self.figures.hits += 1
+                self._refresh_early(key, name, prefix, raw, snapshot)
+                payload = raw[at:]
+                return self.decode(payload) if payload else None
+            avoid = snapshot
         return await cache.missed(self, name, prefix, raw, lambda: self.load(key), avoid)
 
-    async def _direct(self, key: Any, name: bytes) -> Any:
+    async def direct(self, key: Any, name: bytes) -> Any:
+        """The value from PostgreSQL, since Valkey cannot be believed or reached."""
         self.figures.bypasses += 1
         value, snapshot = await self._loader.load(key)
-        self.cache.raise_floor(name, snapshot)
+        self.cache.floors.lift(name, snapshot)
         return value
+
+    def keep(self, near: NearCache, key: Any, ticket: object, name: bytes, prefix: bytes, raw: bytes) -> bytes | None:
+        """The payload of an entry that is plainly there, kept in the near cache if it may be; None for another."""
+        if not raw.startswith(prefix):
+            return None
+        at, snapshot = body_of(raw, prefix)
+        left = _head_of(raw, len(prefix))[0] - time.time()
+        if left <= 0 or (name in self.cache.floors and self.cache.floors.above(name, snapshot)):
+            return None
+        payload, now = raw[at:], monotonic()
+        self.figures.hits += 1
+        self._refresh_early(key, name, prefix, raw, snapshot)
+        if now >= near.until:
+            near.abandon(key, ticket)
+        elif near.store(key, ticket, payload, now + left) and payload and self._codec.immutable:
+            near.answer(key, self.decode(payload))
+        return payload
+
+    def _refresh_early(self, key: Any, name: bytes, prefix: bytes, raw: bytes, snapshot: bytes) -> None:
+        expiry, load_seconds, _ = _head_of(raw, len(prefix))
+        if load_seconds and self.cache.should_refresh(expiry - time.time(), load_seconds):
+            self.cache.refresh(self, name, prefix, snapshot, lambda: self.load(key))
+
+    def render(self, value: Any) -> Json[Any] | None:
+        """A value as it leaves the process."""
+        return None if value is None else written(value)
 
     async def find_together(self, keys: Sequence[Any]) -> dict[Any, Any]:
         """Rows of one moment: from the cache when all of them were valid at the relay's position, else one statement.
@@ -235,7 +285,7 @@ class Entity(Kind):
         self.figures.bypasses += len(keys)
         rows, snapshot = await self._loader.load_all(keys)
         for name in names:
-            cache.raise_floor(name, snapshot)
+            cache.floors.lift(name, snapshot)
         return rows
 
     def _together(
@@ -249,9 +299,9 @@ class Entity(Kind):
             length = HEAD.unpack_from(raw, len(prefix))[2]
             at = len(prefix) + HEAD.size + length
             snapshot = raw[at - length : at]
-            if not covers(position, snapshot) or (self.cache.floors and self.cache.below_floor(name, snapshot)):
+            if not covers(position, snapshot) or (self.cache.floors and self.cache.floors.above(name, snapshot)):
                 return None
-            values[key] = self.decode(raw[at:])
+            values[key] = self.decode(raw[at:]) if at < len(raw) else None
         return {key: value for key, value in values.items() if value is not None}
 
     async def _load_together(self, keys: Sequence[Any], names: Sequence[bytes], prefix: bytes) -> dict[Any, Any]:
@@ -267,19 +317,20 @@ class Entity(Kind):
         took = monotonic() - started
         fills = []
         for key, name, lease in zip(keys, names, leases, strict=True):
-            payload = self._codec.encode(rows.get(key))
+            payload = self.encode(rows.get(key))
             if lease is None and payload is not None:
                 entry, ms = self.entry(prefix, Loaded(None, payload, snapshot), took)
                 fills.append(cache.step(name, b"fill", token, snapshot, entry, ms))
-            cache.raise_floor(name, snapshot)
+            cache.floors.lift(name, snapshot)
         await asyncio.gather(*fills, return_exceptions=True)
         return rows
 
 
-def served_as(kind: str, known: Shape) -> str:
+def served_as(policy: CachePolicy) -> str:
     """How a relay says that it invalidates the entries of this kind."""
-    said = f"{kind}|{known.table.schema or 'public'}.{known.table.name}|{known.key_columns[0].name}"
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
+    known = shape(policy.model)
+    own = f"{known.table.schema or 'public'}.{known.table.name}.{known.key_columns[0].name}"
+    return hashlib.sha256("|".join((policy.kind, own, *policy.told_by)).encode()).hexdigest()[:8]
 
 
 def body_of(raw: bytes, prefix: bytes) -> tuple[int, bytes]:
@@ -289,22 +340,23 @@ def body_of(raw: bytes, prefix: bytes) -> tuple[int, bytes]:
     return at, raw[at - length : at]
 
 
-def _quiet(done: asyncio.Future[Any]) -> None:
-    if not done.cancelled():
-        done.exception()
-
-
 class Codec:
     """Values of one model to bytes and back: msgpack arrays in the order of the columns, typed."""
 
     def __init__(self, known: Shape) -> None:
         kinds = [_stored_type(known, c.type) for c in known.columns]
-        row: Any = tuple.__class_getitem__(tuple(kind | None for kind in kinds))
+        row: Any = tuple.__class_getitem__(
+            tuple(kind | None if c.nullable else kind for kind, c in zip(kinds, known.columns, strict=True))
+        )
+        self._required = [i for i, c in enumerate(known.columns) if not c.nullable]
         self._decoder = msgspec.msgpack.Decoder(row)
-        self._encoder = msgspec.msgpack.Encoder()
-        self._restore = known.restore
+        self._encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
+        self._restore = restore = known.restore
         self._tuple_of = known.tuple_of
+        decode = self._decoder.decode
         self._wide = [i for i, c in enumerate(known.columns) if _is_wide(c.type)]
+        if not self._wide:
+            self.decode = lambda payload: restore(decode(payload))  # type: ignore[method-assign]  # the same, in less time
         self.immutable = not any(isinstance(c.type, (JSON, ARRAY)) for c in known.columns)
 
     def encode(self, value: Any) -> bytes | None:
@@ -312,6 +364,8 @@ class Codec:
         if value is None:
             return b""
         row: Any = self._tuple_of(value)
+        if None in row and any(row[i] is None for i in self._required):
+            return None  # the table is looser than its model; what is read back is checked
         if self._wide:
             row = list(row)
             for at in self._wide:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -112,19 +114,22 @@ class Stream:
         *,
         tables: Iterable[str | type[Model]] | None = None,
         limit: int = 1000,
+        latest: bool = False,
     ) -> Batch:
         """What follows `after`: whole transactions, until there are `limit` changes or no more.
 
-        `tables` (and topics, as "topic:name") choose what is delivered; positions count everything. Raises StreamGap
+        `tables` (and topics, as "topic:name") choose what is delivered; positions count everything. With `latest` only
+        the last change of each key comes with its content, and no other is delivered. Raises StreamGap
         when something is missing, and EpochChanged when the database is not the one the position was of.
         """
         asked = None if tables is None else [table_name(table) for table in tables]
         for _ in range(2):
-            rows = await self.postgres.fetch(
-                QUERIES["read"], epoch=after.epoch, after=after.number, limit=limit, tables=asked
-            )
-            if rows:
-                return _checked(after, rows)
+            ticks = await self.postgres.fetch(QUERIES["ticks"], epoch=after.epoch, after=after.number, limit=limit)
+            if ticks:
+                span = _Span(after, ticks)
+                query = QUERIES["latest_changes" if latest else "changes"]
+                rows = await self.postgres.fetch(query, tables=asked, **span.bounds)
+                return span.batch(rows)
             head = await self.head()
             if head.epoch != after.epoch or head.number < after.number:
                 raise _epoch_changed(after, head.epoch)
@@ -137,6 +142,15 @@ class Stream:
                 position=str(after),
             )
         return Batch(after, after, ())
+
+    async def settle(self) -> None:
+        """Wait until everything that was told so far would survive a crash of the server.
+
+        Ticks are committed without waiting for the disk; only the changes themselves are always there. What stands
+        in PostgreSQL comes after the ticks it was made of, and needs no such wait. Whoever keeps a position elsewhere
+        must call this before: else, after a crash, the same position could be told again of other changes.
+        """
+        await self.postgres.execute(QUERIES["settle"])
 
     async def tail(
         self,
@@ -164,43 +178,77 @@ class Stream:
             pause = min(pause * 1.5, POLL_SECONDS_MAX)
 
 
-def _checked(after: Position, rows: Sequence[Any]) -> Batch:
-    """The rows as a batch, once every tick was found to hold what it says and to follow the one before."""
-    if rows[0]["epoch_now"] != after.epoch:
-        raise _epoch_changed(after, rows[0]["epoch_now"])
-    epoch, seen = after
-    changes: list[Change] = []
-    first, expected, number = -1, -1, -1
-    next_first = None
-    for row in rows:
-        begins = row["first_position"]
-        if begins != first:
-            if (next_first is None and begins > seen + 1) or (next_first is not None and begins != next_first):
-                raise _gap(after, next_first or seen + 1, begins)
+class _Span:
+    """Consecutive ticks: what to ask for, which change is of which tick, and whether all are there."""
+
+    def __init__(self, after: Position, ticks: Sequence[Any]) -> None:
+        if ticks[0]["epoch_now"] != after.epoch:
+            raise _epoch_changed(after, ticks[0]["epoch_now"])
+        following = after.number + 1
+        for number, tick in enumerate(ticks):
+            first = tick["first_position"]
+            if first != following and (number or first > following):
+                raise _gap(after, following, first)
+            following = first + tick["changes"]
+        self.after = after
+        self._ticks = ticks
+        # Which tick a transaction is of: those that had been open are named, the others lie between two snapshots.
+        # A tick of a backlog has named all of its transactions and has nothing between.
+        self._named = {xid: number for number, tick in enumerate(ticks) for xid in tick["finished"]}
+        ranged = [number for number, tick in enumerate(ticks) if tick["xid_from"] != tick["xid_to"]]
+        self._ranged = ranged
+        self._ends = [ticks[number]["xid_to"] for number in ranged]
+        last = ticks[ranged[-1]] if ranged else ticks[-1]
+        self.bounds = {
+            "after_id": min(tick["after_id"] for tick in ticks),
+            "upto_id": max(tick["upto_id"] for tick in ticks),
+            "xid_from": ticks[ranged[0]]["xid_from"] if ranged else 0,
+            "xid_to": last["xid_to"] if ranged else 0,
+            "snapshot": last["snapshot"],
+            "finished": list(self._named),
+        }
+
+    def batch(self, rows: Sequence[Any]) -> Batch:
+        """The changes in order, once every tick was found to hold what it says. Raises StreamGap."""
+        transactions: dict[int, list[Any]] = {}
+        for row in sorted(rows, key=_ID):
+            of = transactions.get(row[1])
+            if of is None:
+                transactions[row[1]] = [row]
+            else:
+                of.append(row)
+        together: list[list[list[Any]]] = [[] for _ in self._ticks]
+        for xid, of in transactions.items():
+            number = self._named.get(xid)
+            if number is None:
+                place = bisect_right(self._ends, xid)
+                number = self._ranged[place] if place < len(self._ranged) else -1
+            together[number].append(of)
+        epoch, seen = self.after
+        changes: list[Change] = []
+        add, new = changes.append, tuple.__new__
+        for tick, transactions_of in zip(self._ticks, together, strict=True):
+            number = tick["first_position"]
+            expected = number + tick["changes"]
+            if len(transactions_of) > 1:
+                transactions_of.sort(key=_last_id)
+            for of in transactions_of:
+                for _, xid, table, op, at, content in of:
+                    if content is not None and number > seen:
+                        key, after, before, context = content
+                        position = new(Position, (epoch, number))
+                        add(new(Change, (position, table, op, key, after, before, at, xid, context)))
+                    number += 1
             if number != expected:
-                raise _gap(after, number, expected)
-            first, number, expected = begins, begins, begins + row["changes"]
-            next_first = expected
-        if row["id"] is None:
-            continue
-        if row["asked"] and number > seen:
-            changes.append(
-                Change(
-                    Position(epoch, number),
-                    row["table"],
-                    row["op"],
-                    row["key"],
-                    row["new"],
-                    row["old"],
-                    row["at"],
-                    row["xid"],
-                    row["context"],
-                )
-            )
-        number += 1
-    if number != expected:
-        raise _gap(after, number, expected)
-    return Batch(after, Position(epoch, expected - 1), tuple(changes), rows[-1]["told_at"])
+                raise _gap(self.after, number, expected)
+        return Batch(self.after, Position(epoch, expected - 1), tuple(changes), self._ticks[-1]["at"])
+
+
+_ID = itemgetter(0)
+
+
+def _last_id(rows: list[Any]) -> Any:
+    return rows[-1][0]
 
 
 def _gap(after: Position, found: int, expected: int) -> StreamGap:

@@ -10,39 +10,72 @@ select e.number as epoch, coalesce(t.first_position + t.changes, e.first_positio
   ) t on true
  order by e.number desc limit 1
 
--- name: read
--- The changes of the ticks after a position, as many whole ticks as it takes to reach the limit. A transaction's changes
--- stand together, in the order in which the transactions drew their last ids: per row that is the order of its changes.
--- What is not asked for comes without its content, so that whoever reads can count it.
-with chosen as materialized (
-    select * from (
-        select t.*, sum(t.changes) over (order by t.first_position) - t.changes as before
+-- name: ticks
+-- The ticks after a position, whole ones, as many as it takes to reach the limit.
+select first_position, changes, at, snapshot::text as snapshot, xid_from::text::bigint as xid_from,
+       xid_to::text::bigint as xid_to, finished::text[]::bigint[] as finished, after_id, upto_id,
+       (select max(number) from headwater.epoch) as epoch_now
+  from (select t.*, sum(t.changes) over (order by t.first_position) - t.changes as before
           from (select * from headwater.tick
                  where epoch = :epoch::bigint
                    and first_position >= coalesce((select max(first_position) from headwater.tick
                                                     where epoch = :epoch and first_position <= :after::bigint + 1), 0)
                    and first_position + changes > :after + 1
-                 order by first_position limit 256) t
-    ) counted where before < :limit::bigint
-)
-select t.first_position, t.changes, t.at as told_at, (select max(number) from headwater.epoch) as epoch_now,
-       c.id, c.xid::text::bigint as xid, c.at, c."table", c.op::text as op,
-       case when c.asked then c.key end as key, case when c.asked then c.new end as new,
-       case when c.asked then c.old end as old, case when c.asked then c.context end as context, c.asked
-  from chosen t
-  left join lateral (
-      select f.*, max(f.id) over (partition by f.xid) as last_id,
-             :tables::text[] is null or f."table" = any (:tables) as asked
-        from (
-          select * from headwater.change x
-           where x.id > t.after_id and x.id <= t.upto_id and x.xid >= t.xid_from and x.xid < t.xid_to
-             and pg_visible_in_snapshot(x.xid, t.snapshot)
-          union all
-          select * from headwater.change x
-           where t.finished <> '{}' and x.id > t.after_id and x.id <= t.upto_id and x.xid = any (t.finished)
-        ) f
-  ) c on true
- order by t.first_position, c.last_id, c.id
+                 order by first_position limit 5000) t) counted
+ where before < :limit::bigint
+ order by first_position
+
+-- name: changes
+-- The changes of consecutive ticks, in no order: those of the transactions from `xid_from` to before `xid_to` that the
+-- snapshot sees, and those of `finished`. What is not asked for comes without its content, so that it can be counted.
+-- One JSON array for the four documents of a change: to decode it costs its reader half of what four would.
+select x.id, x.xid::text::bigint as xid, x."table", x.op::text as op, x.at,
+       case when :tables::text[] is null or x."table" = any (:tables)
+            then json_build_array(x.key, x.new, x.old, x.context) end as content
+  from (
+    select * from headwater.change c
+     where c.id > :after_id::bigint and c.id <= :upto_id::bigint
+       and c.xid >= :xid_from::bigint::text::xid8 and c.xid < :xid_to::bigint::text::xid8
+       and pg_visible_in_snapshot(c.xid, :snapshot::text::pg_snapshot)
+    union all
+    select * from headwater.change c
+     where c.id > :after_id and c.id <= :upto_id and c.xid = any (:finished::bigint[]::text[]::xid8[])
+       and not (c.xid >= :xid_from::bigint::text::xid8 and c.xid < :xid_to::bigint::text::xid8
+                and pg_visible_in_snapshot(c.xid, :snapshot::text::pg_snapshot))
+  ) x
+
+-- name: latest_changes
+-- The same, with the content of the last change of each key only: per key the order of ids is the order of its changes.
+select x.id, x.xid::text::bigint as xid, x."table", x.op::text as op, x.at,
+       case when x.id in (
+           select max(y.id) from (
+               select * from headwater.change c
+                where c.id > :after_id::bigint and c.id <= :upto_id::bigint
+                  and c.xid >= :xid_from::bigint::text::xid8 and c.xid < :xid_to::bigint::text::xid8
+                  and pg_visible_in_snapshot(c.xid, :snapshot::text::pg_snapshot)
+               union all
+               select * from headwater.change c
+                where c.id > :after_id and c.id <= :upto_id and c.xid = any (:finished::bigint[]::text[]::xid8[])
+                  and not (c.xid >= :xid_from::bigint::text::xid8 and c.xid < :xid_to::bigint::text::xid8
+                           and pg_visible_in_snapshot(c.xid, :snapshot::text::pg_snapshot))
+           ) y where :tables::text[] is null or y."table" = any (:tables)
+            group by y."table", y.key
+       ) then json_build_array(x.key, x.new, x.old, x.context) end as content
+  from (
+    select * from headwater.change c
+     where c.id > :after_id and c.id <= :upto_id
+       and c.xid >= :xid_from::bigint::text::xid8 and c.xid < :xid_to::bigint::text::xid8
+       and pg_visible_in_snapshot(c.xid, :snapshot::text::pg_snapshot)
+    union all
+    select * from headwater.change c
+     where c.id > :after_id and c.id <= :upto_id and c.xid = any (:finished::bigint[]::text[]::xid8[])
+       and not (c.xid >= :xid_from::bigint::text::xid8 and c.xid < :xid_to::bigint::text::xid8
+                and pg_visible_in_snapshot(c.xid, :snapshot::text::pg_snapshot))
+  ) x
+
+-- name: settle
+-- Flush what was committed so far: a tick is committed without waiting for the disk.
+select pg_logical_emit_message(false, 'headwater', '', true)
 
 -- name: emit
 -- An event of the application, in the stream of its transaction.

@@ -29,6 +29,9 @@ HeadwaterError
 ├── StreamError              the change stream cannot go on from a position
 │   ├── StreamGap                something between is missing: it was dropped, or lost
 │   └── EpochChanged             the database is not the one the position was of
+├── KeyringError             what is encrypted cannot be read or written
+│   ├── KeyMissing               the keyring does not hold the key
+│   └── SealBroken               it was changed, or belongs to another row
 ├── RefusedError             an operation that would do harm, refused before it began
 └── ProgrammingError         Headwater was called in a way that cannot work
 """
@@ -175,6 +178,18 @@ class StreamGap(StreamError):
 
 class EpochChanged(StreamError):
     slug = "epoch-changed"
+
+
+class KeyringError(HeadwaterError):
+    slug = "keyring"
+
+
+class KeyMissing(KeyringError):
+    slug = "key-missing"
+
+
+class SealBroken(KeyringError):
+    slug = "seal-broken"
 
 
 class RefusedError(HeadwaterError):

@@ -34,11 +34,15 @@ from headwater.kernel.transaction import Transaction, transaction
 QUERIES = Queries.load("headwater.kernel", "followers.sql")
 
 REPORT_SECONDS = 0.1
+"""How often a checkpoint is shown, or moved past what did not concern the follower."""
 _ROWS_OF_A_PART = 1000
 _encode = msgspec.json.Encoder().encode
 
 Apply = Callable[[Transaction, Sequence[Change]], Awaitable[None]]
 Delivery = Literal["each", "latest"]
+
+_BEHIND: dict[Delivery, int] = {"each": 10, "latest": 100}
+"""How many times its batch a follower takes at once while it is behind: more where most of it is passed over."""
 
 _PASSING = (TransientError, UnavailableError, OSError, TimeoutError)
 """What says nothing against the change itself: it is tried again until it goes."""
@@ -105,10 +109,14 @@ class CallingSink:
         return await self._checkpoint.position()
 
     async def apply(self, after: Position, to: Position, changes: Sequence[Change]) -> bool:
-        """Call, then move the checkpoint: a crash in between calls again."""
+        """Call, then move the checkpoint: a crash in between calls again, and so does one of the server right after."""
         if changes:
             await self._call(changes)
-        return await self._checkpoint.apply(after, to, ())
+        sink = self._checkpoint
+        moved = await sink.postgres.execute(
+            QUERIES["move_lightly"], name=sink.name, epoch=after.epoch, after=after.number, to=to.number
+        )
+        return bool(moved)
 
     async def begin(self, at: Position, rows: AsyncIterator[Sequence[Change]]) -> None:
         """Call with every row."""
@@ -199,6 +207,7 @@ class Follower:
     `tables`: what it follows (default: everything). `delivery="latest"` gives only the last change of each key in a
     batch: `i` and `u` then both mean "this is the row now". A follower that is not `required` holds no history back;
     with `lag_seconds_max` it is detached when it falls further behind. Both begin again from a snapshot.
+    `batch`: about so many changes are read and applied at once, and ten times as many while it is behind.
     """
 
     def __init__(
@@ -226,10 +235,13 @@ class Follower:
         self._batch = batch
         self._attempts_max = attempts_max
         self._retry_seconds = retry_seconds
-        self._at: Position | None = None
+        self._foreign = not isinstance(sink, (PostgresSink, CallingSink))
+        self._at: Position | None = None  # the checkpoint
+        self._read = Position(0, 0)  # what was read; between the two is nothing that concerns this follower
         self._skip: _Seen | None = None
+        self._held: set[tuple[str, bytes]] = set()  # keys that are parked
+        self._behind = False
         self._reported = 0.0
-        self._due = False
 
     async def run(self, bell: Bell | None = None) -> None:
         """Follow for ever. Stores that are away are waited for; what went wrong stands in the status."""
@@ -257,26 +269,37 @@ class Follower:
     async def step(self) -> bool:
         """One batch, a bootstrap, or what was asked to be tried again. False when there was nothing to do."""
         at = self._at or await self._start()
-        if await self._retry_asked(at):
+        if self._held and await self._retry_asked(at):
             return True
         try:
-            limit = self._batch * (20 if self._delivery == "latest" else 1)
-            batch = await self.stream.read(at, tables=self.tables, limit=limit)
+            batch = await self.stream.read(
+                self._read,
+                tables=self.tables,
+                limit=self._batch * (_BEHIND[self._delivery] if self._behind else 1),
+                latest=self._delivery == "latest",
+            )
         except (StreamGap, EpochChanged):
             await self.bootstrap()
             return True
-        if batch.to == at:
-            await self._report(at)
+        if batch.to == self._read:
+            if at != self._read:
+                await self._apply(at, batch.to, ())
+            else:
+                await self._report(at)
             return False
+        self._behind = batch.to.number - batch.after.number >= self._batch
         changes: Sequence[Change] = batch.changes
         if self._skip is not None:
             changes = [change for change in changes if not self._skip.sees(change.xid)]
         if self._delivery == "latest":
             changes = latest(changes)
         changes = await self._without_parked(changes)
-        await self._apply(at, batch.to, changes)
-        if self._at is not None:
+        if changes or asyncio.get_running_loop().time() - self._reported >= REPORT_SECONDS:
+            await self._apply(at, batch.to, changes)
+            if self._at is None:
+                return True
             await self._report(self._at)
+        self._read = batch.to
         return True
 
     async def _start(self) -> Position:
@@ -287,8 +310,9 @@ class Follower:
         at = await self.sink.position() if row["state"] == "following" else None
         if at is None:
             return await self.bootstrap()
+        await self._read_parked()
         self._skip = _Seen.parse(row["skip"])
-        self._at = at
+        self._at = self._read = at
         return at
 
     # -- applying, and what cannot be applied ------------------------------------------------------------------------
@@ -296,6 +320,8 @@ class Follower:
     async def _apply(self, after: Position, to: Position, changes: Sequence[Change]) -> None:
         """Apply, again after a pause, then in halves until what fails stands alone: that one is parked."""
         attempts = self._attempts_max if len(changes) else 1
+        if self._foreign:
+            await self.stream.settle()  # its checkpoint must not outlive the ticks that it counts
         for attempt in range(1, attempts + 1):
             try:
                 if not await self.sink.apply(after, to, changes):
@@ -334,18 +360,24 @@ class Follower:
             attempts=attempts,
             error=error[:2000],
         )
+        self._held.add((change.table, _encode(change.key)))
+
+    async def _read_parked(self) -> None:
+        rows = await self.postgres.fetch(QUERIES["parked_keys"], follower=self.name)
+        self._held = {(row["name"], _encode(row["key"])) for row in rows}
 
     async def _without_parked(self, changes: Sequence[Change]) -> Sequence[Change]:
-        """The changes of keys that go on; those of parked keys are laid with them."""
-        if not changes:
+        """The changes of keys that go on; those of parked keys are laid with them.
+
+        Whoever else follows under this name and parks a key has moved the checkpoint: this one is refused then, and
+        learns of it when it starts again.
+        """
+        if not changes or not self._held:
             return changes
-        rows = await self.postgres.fetch(QUERIES["parked_keys"], follower=self.name)
-        if not rows:
-            return changes
-        held = {(row["name"], _encode(row["key"])) for row in rows}
+        await self._read_parked()  # somebody may have given some up
         going: list[Change] = []
         for change in changes:
-            if (change.table, _encode(change.key)) in held:
+            if (change.table, _encode(change.key)) in self._held:
                 await self._park(change, 0, "It waits for an earlier change of its key.")
             else:
                 going.append(change)
@@ -395,10 +427,13 @@ class Follower:
             await self.postgres.execute(
                 QUERIES["begin_bootstrap"], name=self.name, epoch=at.epoch, position=at.number, skip=seen["snapshot"]
             )
+            if self._foreign:
+                await self.stream.settle()
             await self.sink.begin(at, self._rows(snapshot, at))
             await self.postgres.execute(QUERIES["forget_parked"], follower=self.name)
             await self.postgres.execute(QUERIES["end_bootstrap"], name=self.name)
-        self._at = at
+        self._held = set()
+        self._at = self._read = at
         self._skip = _Seen.parse(seen["snapshot"])
         return at
 
@@ -421,12 +456,11 @@ class Follower:
 
     async def _report(self, at: Position) -> None:
         """What `headwater.follower` shows; a sink in PostgreSQL has written it already."""
-        if isinstance(self.sink, (PostgresSink, CallingSink)):
-            return
         now = asyncio.get_running_loop().time()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
-            await self.postgres.execute(QUERIES["report"], name=self.name, epoch=at.epoch, position=at.number)
+            if self._foreign:
+                await self.postgres.execute(QUERIES["report"], name=self.name, epoch=at.epoch, position=at.number)
 
     async def _tell_trouble(self, error: Exception) -> None:
         words = str(error) if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"

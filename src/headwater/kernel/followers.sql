@@ -17,6 +17,14 @@ update headwater.follower
    set position = :to::bigint, moved_at = clock_timestamp(), seen_at = clock_timestamp(), error = null
  where name = :name::text and state = 'following' and epoch = :epoch::bigint and position = :after::bigint
 
+-- name: move_lightly
+-- The same without waiting for the disk: a checkpoint that a crash takes along is moved again.
+with lightly as materialized (select set_config('synchronous_commit', 'off', true))
+update headwater.follower
+   set position = :to::bigint, moved_at = clock_timestamp(), seen_at = clock_timestamp(), error = null
+  from lightly
+ where name = :name::text and state = 'following' and epoch = :epoch::bigint and position = :after::bigint
+
 -- name: report
 -- What the checkpoint in a foreign sink says, for those who look here.
 update headwater.follower

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 from uuid import UUID
 
@@ -42,6 +43,7 @@ from headwater.kernel.pages import (
     write_cursor,
 )
 from headwater.kernel.postgres import Postgres, Runner
+from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.statements import Narrowable, Prepared, Template, prepare, python_default
 from headwater.kernel.transaction import Transaction, transaction
@@ -101,32 +103,66 @@ class Repository(Generic[M]):
         self._shape = shape(self.model)
         self._templates = _templates(self._shape)
         self._cached = postgres.cache.entities.get(self.model) if postgres.cache is not None else None
+        self._absent_of = self._absent  # bound once: a read in the hot path needs it
+        self._near = None if self._cached is None else self._cached.near
         self._loader = None if self._cached is not None else self._shared_loader()  # the cache gathers its own loads
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
-    async def get(self, key: Key, *, tx: Runner | None = None) -> M:
-        """The row with this key. Raises NotFound, or InvalidValue for a key of the wrong type."""
-        if tx is None and self._loader is not None:
-            value = cast("M | None", await self._loader.load(self._key(key)))
-        else:
-            value = await self.find(key, tx=tx)
-        if value is None:
-            raise self._absent(key)
-        return value
+    def get(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, M]:
+        """The row with this key. Raises NotFound, or InvalidValue for a key of the wrong type.
 
-    async def find(self, key: Key, *, tx: Runner | None = None) -> M | None:
+        Outside a transaction a kind with a cache policy is read through the cache.
+        """
+        near = self._near
+        if near is not None and tx is None and monotonic() < near.until:
+            answer = near.answers.get(key.int if type(key) is UUID else key)
+            if answer is not None:
+                answer.hits += 1
+                return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
+        cached = self._cached
+        if cached is not None and tx is None and type(key) in cached.key_types:
+            return cached.find(key, self._absent_of)  # type: ignore[return-value]  # as above
+        return self._read(key, tx, needed=True)
+
+    def find(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, M | None]:
         """The row with this key, or None. Concurrent reads outside a transaction travel together.
 
         Outside a transaction a kind with a cache policy is read through the cache.
         """
+        near = self._near
+        if near is not None and tx is None and monotonic() < near.until:
+            answer = near.answers.get(key.int if type(key) is UUID else key)
+            if answer is not None:
+                answer.hits += 1
+                return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
+        cached = self._cached
+        if cached is not None and tx is None and type(key) in cached.key_types:
+            return cached.find(key)  # type: ignore[return-value]  # as above
+        return self._read(key, tx, needed=False)
+
+    def get_json(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, Json[M]]:
+        """The row as the service writes it, without its private columns: from the cache as it lies there, where the
+        policy says `json`. Raises NotFound, InvalidValue.
+        """
+        cached = self._cached
+        if cached is not None and tx is None and type(key) in cached.key_types:
+            return cached.find(key, self._absent_of, True)  # type: ignore[return-value]  # as in `get`
+        return _write(self._read(key, tx, needed=True))
+
+    async def _read(self, key: Key, tx: Runner | None, *, needed: bool) -> Any:
+        """The row with this key; when there is none, None, or NotFound where it is needed."""
         if tx is None and self._cached is not None:
-            return cast("M | None", await self._cached.find(self._key(key)))
-        if tx is None and self._loader is not None:
-            return cast("M | None", await self._loader.load(self._key(key)))
-        template = self._templates.get
-        records, _ = await (tx or self.postgres)._run(self._prepared(template, self._key_parameters(key)))
-        return self._shape.make(records[0]) if records else None
+            value = await self._cached.find(self._key(key))
+        elif tx is None and self._loader is not None:
+            value = await self._loader.load(self._key(key))
+        else:
+            prepared = self._prepared(self._templates.get, self._key_parameters(key))
+            records, _ = await (tx or self.postgres)._run(prepared)
+            value = self._shape.make(records[0]) if records else None
+        if value is None and needed:
+            raise self._absent(key)
+        return value
 
     async def get_many(
         self, keys: Iterable[Key], *, consistency: Consistency = "kind", tx: Runner | None = None
@@ -363,24 +399,14 @@ class Repository(Generic[M]):
             kind = kinds[0]
             if type(key) is kind or (kind is UUID and isinstance(key, UUID)):  # asyncpg has a UUID class of its own
                 return key
-            return self._key_part(key, kind, 0)
+            return _key_part(self._shape, key, kind, 0)
         if not isinstance(key, (tuple, list)) or len(key) != len(kinds):
             raise InvalidValue(
                 f"{self._shape.label}: {key!r} is not a key.",
                 remedy=f"Pass a tuple of {', '.join(self._shape.key_names)}.",
             )
-        return tuple(self._key_part(part, kind, i) for i, (part, kind) in enumerate(zip(key, kinds, strict=True)))
-
-    def _key_part(self, part: Any, kind: type[Any], at: int) -> Any:
-        if isinstance(part, kind) and not (isinstance(part, bool) and kind is not bool):
-            return part
-        if kind is UUID and isinstance(part, str):
-            with contextlib.suppress(ValueError):
-                return UUID(part)
-        raise InvalidValue(
-            f"{self._shape.label}: {part!r} is not a key.",
-            remedy=f"Pass a {kind.__name__}.",
-            field=self._shape.key_names[at],
+        return tuple(
+            _key_part(self._shape, part, kind, i) for i, (part, kind) in enumerate(zip(key, kinds, strict=True))
         )
 
     def _key_parameters(self, key: Key) -> dict[str, Any]:
@@ -399,19 +425,14 @@ class Repository(Generic[M]):
     def _attribute(self, item: Any) -> str:
         name = self._shape.attribute(item)
         if name is None:
-            raise self._unknown(str(item))
+            raise _unknown(self._shape, str(item))
         return name
 
     def _names(self, values: Mapping[str, Any]) -> frozenset[str]:
         for name in values:
             if name not in self._shape.by_name:
-                raise self._unknown(name)
+                raise _unknown(self._shape, name)
         return frozenset(values)
-
-    def _unknown(self, name: str) -> ProgrammingError:
-        close = difflib.get_close_matches(name, self._shape.by_name, n=1)
-        hint = f"Did you mean '{close[0]}'?" if close else f"It has {', '.join(self._shape.by_name)}."
-        return ProgrammingError(f"{self._shape.model.__name__} has no attribute '{name}'.", remedy=hint)
 
     def _with_defaults(self, values: Mapping[str, Any], made: _Made) -> dict[str, Any]:
         if not made:
@@ -525,6 +546,29 @@ class _Templates:
     def _binds(self, names: frozenset[str], made: _Made) -> dict[Any, Any]:
         written = {*names, *(name for name, _, _ in made)}
         return {c: bindparam(n, type_=c.type) for n, c in self.known.by_name.items() if n in written}
+
+
+def _key_part(known: Shape, part: Any, kind: type[Any], at: int) -> Any:
+    if isinstance(part, kind) and not (isinstance(part, bool) and kind is not bool):
+        return part
+    if kind is UUID and isinstance(part, str):
+        with contextlib.suppress(ValueError):
+            return UUID(part)
+    raise InvalidValue(
+        f"{known.label}: {part!r} is not a key.",
+        remedy=f"Pass a {kind.__name__}.",
+        field=known.key_names[at],
+    )
+
+
+def _unknown(known: Shape, name: str) -> ProgrammingError:
+    close = difflib.get_close_matches(name, known.by_name, n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else f"It has {', '.join(known.by_name)}."
+    return ProgrammingError(f"{known.model.__name__} has no attribute '{name}'.", remedy=hint)
+
+
+async def _write(reading: Coroutine[Any, Any, Any]) -> Json[Any]:
+    return written(await reading)
 
 
 def _marks_alone(cached: Entity | None, tx: Runner) -> bool:

@@ -30,6 +30,7 @@ from headwater.kernel.errors import (
 )
 from headwater.kernel.models import Model, Timestamped, Versioned
 from headwater.kernel.pages import JsonPage
+from headwater.kernel.rendering import Json
 from headwater.kernel.repository import Repository
 from headwater.kernel.routes import Route
 from headwater.kernel.rows import Shape, shape
@@ -93,6 +94,7 @@ class _Face:
                 f"{model.__name__} has a key of {len(known.key_names)} columns; a resource needs one of one column.",
                 remedy="Declare its routes by hand.",
             )
+        self.row: Any = Json[model]  # type: ignore[valid-type]  # read at run time
         self.page: Any = JsonPage[model]  # type: ignore[valid-type]  # read at run time
         self.model, self.known, self.path, self.example = model, known, path, example
         self.repository: Any = repository if repository is not None else Repository[model]  # type: ignore[valid-type]  # read at run time
@@ -158,9 +160,9 @@ class _Face:
         key = self.key_parameter
 
         async def handler(rows: Any, **by: Any) -> Any:
-            return await rows.get(by[key])
+            return await rows.get_json(by[key])
 
-        _annotate(handler, f"get_{self.noun}", key=(key, self.key_type), rows=self.repository, returns=self.model)
+        _annotate(handler, f"get_{self.noun}", key=(key, self.key_type), rows=self.repository, returns=self.row)
         return Route(
             method="GET",
             path=self.one_path,

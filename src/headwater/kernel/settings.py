@@ -37,6 +37,10 @@ class Settings:
     """How long the change stream is kept at least: it is the audit log. Required followers hold it longer."""
     pooled: bool = False
     """`database_url` is a transaction pooler: no start-up parameters are sent to it."""
+    keyring: str = field(default="", repr=False)
+    """Keys for what is encrypted at rest: `name:key` pairs separated by commas; the first one encrypts."""
+    keyring_file: str = ""
+    """A file with the same, one key a line, where `keyring` is empty."""
     cors_origins: str = ""
     """Origins that browsers may call the service from, separated by commas."""
 

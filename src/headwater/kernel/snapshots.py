@@ -6,7 +6,9 @@ the version of every cached value: exact for any writer, whatever columns it tou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from time import monotonic
 from typing import NamedTuple
 
 
@@ -50,3 +52,42 @@ def fulfilled(needs: bytes, snapshot: bytes | str) -> bool:
     if int(floor) > 0 and taken.xmin <= int(floor):
         return False
     return all(seen(int(xid), taken) for xid in xids.split(b",") if xid)
+
+
+FLOORS_MAX = 10_000
+
+
+class Floors(dict[bytes, tuple[str, float]]):
+    """By key, what this process has seen of it past the cache: what the cache gives must have seen as much.
+
+    So a process never reads back in time. After `seconds` a floor is no longer needed: the guard says the same.
+    `lifted` hears of each: a value that is kept nearby has seen less.
+    """
+
+    def __init__(self, seconds: float, *, lifted: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._lifted = lifted
+
+    def lift(self, name: bytes, snapshot: str) -> None:
+        """A read went past the cache."""
+        if len(self) >= FLOORS_MAX:
+            self.forget_old()
+        self[name] = (snapshot, monotonic())
+        self._lifted(name)
+
+    def above(self, name: bytes, snapshot: bytes) -> bool:
+        """Whether an entry has seen less than this process has."""
+        floor = self.get(name)
+        if floor is None:
+            return False
+        if not covers(snapshot.decode(), floor[0]):
+            return True
+        del self[name]
+        return False
+
+    def forget_old(self) -> None:
+        """Remove those that are not needed any more."""
+        old = monotonic() - self._seconds
+        for name in [name for name, floor in self.items() if floor[1] <= old]:
+            del self[name]

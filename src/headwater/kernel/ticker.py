@@ -110,6 +110,8 @@ class Ticker:
                 "statement_timeout": "0",
                 "jit": "off",
                 "enable_seqscan": "off",
+                # A tick that a crash of the server takes along is taken again. See `Stream.settle`.
+                "synchronous_commit": "off",
                 "search_path": "pg_catalog",
                 "tcp_keepalives_idle": "2",
                 "tcp_keepalives_interval": "1",
@@ -188,6 +190,7 @@ class Ticker:
     async def keep_house(self, connection: Any) -> None:
         """Make partitions ahead, let laggards go, drop what everybody has passed and nobody audits any more."""
         await _value(connection, "make_partitions", ahead=PARTITIONS_AHEAD, size=self._partition_size)
+        await _value(connection, "watch_partitions")
         await connection.fetch(QUERIES["detach_laggards"].sql)
         passed = await _value(connection, "passed", after_id=self._after_id)
         age = self.settings.change_retention_days * 86_400

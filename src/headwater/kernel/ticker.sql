@@ -33,6 +33,10 @@ select snapshot::text as snapshot, pg_snapshot_xmin(snapshot)::text::bigint as x
 -- Partitions for the changes to come, made before they are needed.
 select headwater.make_partitions(:ahead::bigint, :size::bigint)
 
+-- name: watch_partitions
+-- Partitions that tracked tables have got since: TRUNCATE of one of them is told from now on.
+select headwater.watch_partitions()
+
 -- name: detach_laggards
 -- Optional followers that are behind by more than they said they may be: they will begin again from a snapshot.
 update headwater.follower f

@@ -28,10 +28,13 @@ class Tracked:
 
     `full`: the row before and after each change, without its private columns. `keys`: the key and the `tags` only.
     `off`: nothing. `tags` are columns by whose values, old and new, a follower finds what a change concerns.
+    `writes_more` says that triggers of the table change rows of other tracked tables: what a verb has written is then
+    read from the stream before COMMIT, so that strict rows among them are marked too.
     """
 
     policy: Literal["full", "keys", "off"] = "full"
     tags: tuple[str, ...] = ()
+    writes_more: bool = False
 
     def __post_init__(self) -> None:
         if self.policy not in ("full", "keys", "off"):

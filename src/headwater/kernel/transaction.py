@@ -87,7 +87,7 @@ class Transaction(Runner):
 
     async def _wrote(self, model: type[Model], *values: Any) -> None:
         if self.written is not None:
-            self._told += 1
+            self._told += not model.__tracked__.writes_more
             self.written.add_values(model, values)
 
     async def _run(self, prepared: Prepared) -> tuple[list[Any], str]:

@@ -17,6 +17,7 @@ from headwater.kernel.errors import (
     MissingReference,
     ProgrammingError,
     SerializationFailure,
+    StateConflict,
     StatementTimeout,
     StillReferenced,
     TransientError,
@@ -139,6 +140,8 @@ def _by_sqlstate(error: Any) -> HeadwaterError:
         )
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return TransientError("The table changed under a prepared statement.", remedy="Run the work again.", **facts)
+    if state == "55000":  # object_not_in_prerequisite_state, which functions of ours raise for a step that is not open
+        return StateConflict(str(error.args[0]) + ".", remedy=error.hint or "", **facts)
     if state == "P0001":
         return InvalidValue(own or str(error.args[0]), remedy=error.hint or "", **facts)
     if state == "25006":

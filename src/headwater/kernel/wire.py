@@ -107,6 +107,8 @@ class Wire:
         self.run_id = ""
         self.connects_total = 0
         self.greet: list[tuple[Any, ...]] = []
+        self.send_packed: Callable[[bytes], asyncio.Future[Reply]] = _refuse
+        """`send` of one command in RESP already: the line's own verb while there is one."""
         self._address = Address.parse(url)
         self._silence = silence_seconds_max
         self._pushed = pushed
@@ -141,10 +143,15 @@ class Wire:
 
     def send_get(self, key: bytes) -> asyncio.Future[Reply]:
         """`send("GET", key)` with less work."""
+        return self.send_packed(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key))
+
+    def put(self, packed: bytes, receiver: Any) -> None:
+        """Send a command, at once, whose reply goes to `receiver`, which has the verbs of a future."""
         line = self._line
         if line is None or not self.up:
             raise _gone("not connected")
-        return line.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key))
+        line.put(packed, receiver)
+        line.flush()
 
     async def run(self, script: Script, keys: list[Any], *arguments: Any) -> Reply:
         """Run a script by its name, or by its text when the server does not know it yet."""
@@ -167,13 +174,14 @@ class Wire:
                 pause = min(pause * 2, _PAUSE_SECONDS_MAX)
                 continue
             pause = _PAUSE_SECONDS_MIN
-            self._line, self.up = line, True
+            self._line, self.up, self.send_packed = line, True, line.send
             self.connects_total += 1
             self._settled.set()
             try:
                 await line.ended.wait()
             finally:
-                self._line, self.up = None, False
+                self._ended()
+                self._line = None
                 line.drop("it was closed")
                 if self._lost is not None:
                     self._lost()
@@ -200,7 +208,7 @@ class Wire:
 
     def _ended(self) -> None:
         """The line broke: nobody may use it from this moment on, though its keeper wakes later."""
-        self.up = False
+        self.up, self.send_packed = False, _refuse
 
     async def _introduce(self, line: _Line) -> None:
         address = self._address
@@ -226,13 +234,14 @@ class _Line(asyncio.Protocol):
     def __init__(self, silence: float, pushed: Push | None, ended: Callable[[], None]) -> None:
         self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._promise = self._loop.create_future
         self._reader = hiredis.Reader(replyError=ReplyError)
         self._silence = silence
         self._pushed = pushed
         self._told_end = ended
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._waiting: deque[Any] = deque()
         self._heard_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = 0.0
@@ -245,13 +254,17 @@ class _Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
-        reader, waiting = self._reader, self._waiting
-        reader.feed(data)
+        waiting, gets = self._waiting, self._reader.gets
+        self._reader.feed(data)
         try:
-            reply = reader.gets()
+            reply = gets()
             while reply is not False:  # hiredis says so when nothing is left; no command here answers with a boolean
                 kind = type(reply)
-                if kind is hiredis.PushNotification:
+                if kind is bytes and waiting:
+                    future = waiting.popleft()
+                    if not future.done():
+                        future.set_result(reply)
+                elif kind is hiredis.PushNotification:
                     if self._pushed is not None:
                         self._pushed(reply)
                 elif not waiting:
@@ -264,7 +277,7 @@ class _Line(asyncio.Protocol):
                             future.set_exception(reply)
                         else:
                             future.set_result(reply)
-                reply = reader.gets()
+                reply = gets()
         except hiredis.ProtocolError:
             self.drop("it does not speak RESP3")
 
@@ -274,22 +287,24 @@ class _Line(asyncio.Protocol):
     # -- what Wire calls ---------------------------------------------------------------------------------------------
 
     def send(self, packed: bytes) -> asyncio.Future[Reply]:
-        loop = self._loop
-        future: asyncio.Future[Reply] = loop.create_future()
-        if self._why:
-            future.set_exception(_gone(self._why))
-            return future
+        future: asyncio.Future[Reply] = self._promise()
+        self.put(packed, future)
+        return future
+
+    def put(self, packed: bytes, receiver: Any) -> None:
+        """Send a command whose reply goes to `receiver`: a future, or what has its verbs."""
         outgoing = self._outgoing
         if not outgoing:
-            loop.call_soon(self._flush)
+            if self._why:
+                receiver.set_exception(_gone(self._why))
+                return
+            self._loop.call_soon(self.flush)
+            if not self._waiting:
+                self._heard_at = self._loop.time()
+                if self._watch is None:
+                    self._arm(self._silence)
         outgoing.append(packed)
-        waiting = self._waiting
-        if not waiting:
-            self._heard_at = loop.time()
-            if self._watch is None:
-                self._arm(self._silence)
-        waiting.append(future)
-        return future
+        self._waiting.append(receiver)
 
     def drop(self, why: str) -> None:
         """End it now; everyone who waits hears of it at once."""
@@ -310,13 +325,14 @@ class _Line(asyncio.Protocol):
         self._waiting.clear()
         self.ended.set()
 
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what has gathered."""
         outgoing = self._outgoing
         if outgoing and self._transport is not None:
             self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
             outgoing.clear()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
 
     def _arm(self, seconds: float) -> None:
         self._watch_at = self._loop.time() + seconds
@@ -337,6 +353,10 @@ class _Line(asyncio.Protocol):
             self.drop(f"it was silent for {silent * 1000:.0f} ms")
         else:
             self._arm(max(self._silence - silent, 0.001))
+
+
+def _refuse(packed: bytes) -> asyncio.Future[Reply]:
+    raise _gone("not connected")
 
 
 def _gone(why: str) -> Unreachable:

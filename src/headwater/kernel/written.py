@@ -12,6 +12,7 @@ from headwater.kernel.rows import shape
 
 if TYPE_CHECKING:
     from headwater.kernel.cache import Cache
+    from headwater.kernel.cache_policy import CachePolicy
     from headwater.kernel.cached_rows import Entity
 
 CHANGES_MAX = 1_000
@@ -61,12 +62,11 @@ class Written:
 
     def add_change(self, table: str, key: Said, new: Said, old: Said) -> None:
         """What a captured change concerns."""
-        entity = self._cache.by_table.get(table)
-        if entity is not None:
-            column = entity.shape.key_columns[0].name
+        for entity, column in self._cache.told_by.get(table, ()):
             for said in (key, new, old):
                 if said is not None and said.get(column) is not None:
                     self.rows.add((entity, entity._key_type(str(said[column]))))
+                    self.tags.update(tags_of_row(entity.policy, said[column]))
         self.tags.update(tags_of(table, key, new, old))
 
 
@@ -86,6 +86,19 @@ def tag_name(table: str, column: str = "", value: Any = None) -> bytes:
     if not column or not isinstance(plain, (str, int, UUID)) or len(spoken := json_text(plain)) > _TAG_LENGTH_MAX:
         return f"tag:{table}".encode()
     return f"tag:{table}:{column}={spoken}".encode()
+
+
+def columns_that_tell(policy: CachePolicy) -> list[tuple[str, str]]:
+    """The table and column of each change that concerns rows of a kind: its own key, and what its policy adds."""
+    own = (table_name(policy.model), shape(policy.model).key_columns[0].name)
+    others = [name.rpartition(".")[::2] for name in policy.told_by]
+    return [own, *((table, column) for table, column in others)]
+
+
+def tags_of_row(policy: CachePolicy, key: Any) -> set[bytes]:
+    """The tags of a row of a kind, whatever table told of its change."""
+    table = table_name(policy.model)
+    return {tag_name(table), tag_name(table, shape(policy.model).key_columns[0].name, key)}
 
 
 def json_text(value: Any) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from headwater.kernel.models import Model
 from headwater.kernel.pages import JsonPage, Page
-from headwater.kernel.rows import model_of
+from headwater.kernel.rendering import Json, PageAnswer, encode
 from headwater.kernel.views import view
 
 JSON = (b"content-type", b"application/json")
@@ -28,31 +28,6 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class PageAnswer(msgspec.Struct, frozen=True):
-    """How a page is written: its items, and the cursor of the next page or null."""
-
-    items: list[Any]
-    next: str | None
-
-
-def _encode_custom(value: Any) -> Any:
-    if isinstance(value, Model):
-        return view(model_of(value)).show(value)
-    if isinstance(value, Page):
-        return PageAnswer(list(value.items), value.next)
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return value._asdict()
-    if isinstance(value, str):  # a str subclass
-        return str(value)
-    as_items = getattr(value, "items", None)  # a record of a named query
-    if callable(as_items):
-        return dict(as_items())
-    raise NotImplementedError(f"A value of type {type(value).__name__} cannot be written as JSON.")
-
-
-encode = msgspec.json.Encoder(enc_hook=_encode_custom).encode
-
-
 def shown_type(annotation: Any) -> Any:
     """The annotation with models replaced by their views and pages by their written form, for schemas and encoders."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
@@ -61,6 +36,8 @@ def shown_type(annotation: Any) -> Any:
     if origin in (Page, JsonPage):
         (item,) = typing.get_args(annotation)
         return _page_struct(shown_type(item))
+    if origin is Json:
+        return shown_type(typing.get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return Union[tuple(shown_type(part) for part in typing.get_args(annotation))]  # noqa: UP007  # at run time
     if origin in (list, tuple, dict):
@@ -91,14 +68,13 @@ Render = Callable[[Any], tuple[bytes, bytes | None]]
 def renderer(annotation: Any) -> Render:
     """How results of this return annotation are written."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
-        shown = view(annotation)
-        show, version, fingerprint = shown.show, shown.version_name, shown.fingerprint
-        if version is None:
-            return lambda value: (encode(show(value)), None)
-        tag = f'"%d-{fingerprint}"'
-        return lambda value: (encode(show(value)), (tag % value.version).encode())
+        show, tag_of_value = view(annotation).show, _tagger(annotation)
+        return lambda value: (encode(show(value)), tag_of_value(value))
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
+    if origin is Json:
+        tag_of = _tagger(arguments[0])
+        return lambda json: (json.body, tag_of(json))
     if origin is Page and isinstance(arguments[0], type) and issubclass(arguments[0], Model):
         show_item = view(arguments[0]).show
         return lambda page: (encode(PageAnswer([show_item(item) for item in page.items], page.next)), None)
@@ -108,6 +84,14 @@ def renderer(annotation: Any) -> Render:
         show_one = view(arguments[0]).show
         return lambda values: (encode([show_one(value) for value in values]), None)
     return lambda value: (encode(value), None)
+
+
+def _tagger(annotation: Any) -> Callable[[Any], bytes | None]:
+    """From an entity, or its Json, to its ETag; None for what has no version."""
+    if not (isinstance(annotation, type) and issubclass(annotation, Model)) or view(annotation).version_name is None:
+        return lambda _: None
+    tag = f'"%d-{view(annotation).fingerprint}"'
+    return lambda value: (tag % value.version).encode()
 
 
 def body_tag(body: bytes) -> bytes:

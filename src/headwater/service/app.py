@@ -16,11 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headwater.kernel.errors import HeadwaterError, ProgrammingError
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.rendering import encode
 from headwater.kernel.routes import Route
 from headwater.service import openapi
 from headwater.service.admin import admin_routes
 from headwater.service.admission import Admission
-from headwater.service.answers import PROBLEM_JSON, Answer, encode
+from headwater.service.answers import PROBLEM_JSON, Answer
 from headwater.service.auth import Authenticate, Gate, authenticate_with
 from headwater.service.declarations import declarations
 from headwater.service.logs import ACCESS, SERVICE

@@ -17,6 +17,7 @@ from headwater.kernel.errors import ProgrammingError
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
+from headwater.kernel.rendering import Json
 from headwater.kernel.repository import Repository
 from headwater.kernel.routes import Route
 from headwater.kernel.transaction import Transaction
@@ -58,7 +59,8 @@ class Declaration:
     @property
     def entity(self) -> type[Model] | None:
         """The model the operation answers with, if it answers with exactly one entity."""
-        return self.answer if isinstance(self.answer, type) and issubclass(self.answer, Model) else None
+        answer = typing.get_args(self.answer)[0] if typing.get_origin(self.answer) is Json else self.answer
+        return answer if isinstance(answer, type) and issubclass(answer, Model) else None
 
     @property
     def is_idempotent(self) -> bool:

@@ -101,6 +101,7 @@ class Metrics(Collector):
                     buckets.append((bound, total))
                 seconds.add_metric((tally.method, tally.route), buckets, tally.seconds)
         if self.cache is not None:
+            self.cache.count()
             happened = CounterMetricFamily(
                 "headwater_cache", "What reads through the cache met.", labels=("kind", "what")
             )

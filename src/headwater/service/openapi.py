@@ -14,8 +14,9 @@ from headwater.kernel import errors
 from headwater.kernel.models import Model
 from headwater.kernel.module import System
 from headwater.kernel.pages import JsonPage, Page
+from headwater.kernel.rendering import encode
 from headwater.kernel.views import view
-from headwater.service.answers import encode, shown_type
+from headwater.service.answers import shown_type
 from headwater.service.declarations import Declaration
 from headwater.service.parsing import (
     DECIMAL_PATTERN,

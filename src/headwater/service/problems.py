@@ -251,6 +251,27 @@ KINDS: dict[str, Kind] = {
             "Begin again from the entities themselves, then follow from the newest position.",
         ),
         Kind(
+            "keyring",
+            500,
+            "What is encrypted cannot be used",
+            "Something encrypted at rest cannot be read or written.",
+            "Report it with the request id in `instance`.",
+        ),
+        Kind(
+            "key-missing",
+            503,
+            "A key is not there",
+            "The keyring of the service does not hold the key that is needed; nothing was changed.",
+            "Its operator puts the key into HEADWATER_KEYRING.",
+        ),
+        Kind(
+            "seal-broken",
+            500,
+            "An encrypted value is damaged",
+            "What is stored does not open: it was changed, or belongs to another row. Nothing was changed.",
+            "Its operator restores the row from a backup.",
+        ),
+        Kind(
             "refused",
             409,
             "Refused",

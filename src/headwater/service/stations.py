@@ -20,9 +20,10 @@ from headwater.kernel.errors import HeadwaterError, Unreachable
 from headwater.kernel.followers import standings
 from headwater.kernel.health import StoreHealth
 from headwater.kernel.lifecycle import Headwater
+from headwater.kernel.rendering import encode
 from headwater.kernel.wire import ReplyError
 from headwater.service import docs
-from headwater.service.answers import JSON, Answer, body_tag, encode, matches
+from headwater.service.answers import JSON, Answer, body_tag, matches
 from headwater.service.metrics import CONTENT_TYPE, Metrics, StreamFigures, Tally
 from headwater.service.operations import NO_CACHE, Request
 from headwater.service.problems import KINDS, Refusal

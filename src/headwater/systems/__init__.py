@@ -10,6 +10,7 @@ from headwater.kernel.module import System
 
 _KNOWN = {
     "construct": ("headwater.systems.construct", "CONSTRUCT"),
+    "abunfi": ("headwater.systems.abunfi", "ABUNFI"),
     "all": ("headwater.systems.everything", "EVERYTHING"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headwater.kernel.module import System
+from headwater.systems.abunfi import ABUNFI
 from headwater.systems.construct import CONSTRUCT
 
-EVERYTHING = System("all", [*CONSTRUCT.modules], "Every module there is, in one database.")
+EVERYTHING = System("all", [*CONSTRUCT.modules, *ABUNFI.modules], "Every module there is, in one database.")

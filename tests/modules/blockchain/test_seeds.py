@@ -12,7 +12,7 @@ from headwater.kernel.module import System
 from headwater.kernel.rows import as_dict
 from headwater.kernel.seeds import clear, seed
 from headwater.kernel.settings import Settings
-from headwater.modules import blockchain, identity
+from headwater.modules import blockchain, identity, ledger
 from headwater.modules.blockchain.catalogue import CATALOGUE
 from headwater.modules.blockchain.models import Asset, ChainTransaction, ChainUser, PriceFeed, TransactionStatus
 from headwater.modules.blockchain.repository import AssetRepository, BlockchainRepository
@@ -20,7 +20,7 @@ from headwater.modules.blockchain.routes import ROUTES
 from headwater.modules.identity.models import User
 from headwater.modules.identity.repository import UserRepository
 
-SYSTEM = System("seeded", [identity.MODULE, blockchain.MODULE])
+SYSTEM = System("seeded", [identity.MODULE, ledger.MODULE, blockchain.MODULE])
 ENTITIES = (User, ChainUser, Asset, ChainTransaction, PriceFeed)
 
 

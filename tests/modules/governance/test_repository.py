@@ -70,6 +70,11 @@ async def close(headwater: Headwater, proposal: Proposal, **options: Any) -> Pro
         return await headwater.repository(GovernanceRepository).close(tx, proposal.id, **options)
 
 
+async def execute(headwater: Headwater, proposal_id: UUID) -> Proposal:
+    async with headwater.transaction() as tx:
+        return await headwater.repository(GovernanceRepository).execute(tx, proposal_id)
+
+
 async def refused(headwater: Headwater, error: type[HeadwaterError], match: str, call: Any) -> None:
     before = await everything(headwater)
     with pytest.raises(error, match=match):
@@ -318,13 +323,11 @@ async def test_a_passed_proposal_is_executed_once(headwater, governance, people,
     await vote(headwater, proposal, people[0], Choice.FOR)
     await refused(
         headwater, StateConflict, "is active and cannot be executed",
-        governance.execute(headwater.autocommit, proposal.id),
+        execute(headwater, proposal.id),
     )  # fmt: skip
     await end(headwater, proposal)
     await close(headwater, proposal)
-    outcomes = await asyncio.gather(
-        *(governance.execute(headwater.autocommit, proposal.id) for _ in range(6)), return_exceptions=True
-    )
+    outcomes = await asyncio.gather(*(execute(headwater, proposal.id) for _ in range(6)), return_exceptions=True)
     done = [outcome for outcome in outcomes if isinstance(outcome, Proposal)]
     assert len(done) == 1
     assert (done[0].status, done[0].executed_at is None) == (ProposalStatus.EXECUTED, False)

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -89,8 +90,10 @@ class Shop:
         return rows
 
 
-@pytest.fixture
-def shop(headwater: Headwater, people: list[UUID], parts: list[UUID]) -> Shop:
+@pytest_asyncio.fixture
+async def shop(headwater: Headwater, people: list[UUID], parts: list[UUID], give: Any) -> Shop:
+    for person in people:
+        await give(person, 10_000)
     return Shop(headwater, people, parts)
 
 

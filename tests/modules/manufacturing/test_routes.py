@@ -10,7 +10,8 @@ from headwater.modules.manufacturing.routes import ROUTES
 ORDERS, MILESTONES = "/api/manufacturing/orders", "/api/manufacturing/milestones"
 
 
-async def test_an_order_is_made_and_taken_to_completed_step_by_step(client, people, parts) -> None:
+async def test_an_order_is_made_and_taken_to_completed_step_by_step(client, people, parts, give) -> None:
+    await give(people[0], 10**9)
     body = {
         "user_id": str(people[0]),
         "asset_id": str(parts[0]),
@@ -97,7 +98,8 @@ async def test_what_does_not_exist_is_not_found(client, people) -> None:
         assert (await client.request(method, path, json=body)).status_code == 404, path
 
 
-async def test_an_order_can_be_cancelled_and_its_milestones_go_with_it(client, people, parts) -> None:
+async def test_an_order_can_be_cancelled_and_its_milestones_go_with_it(client, people, parts, give) -> None:
+    await give(people[0], 10**9)
     body = {
         "user_id": str(people[0]),
         "asset_id": str(parts[0]),

@@ -127,6 +127,58 @@ $function$;
 select headwater.make_partitions(16, 1000000);
 
 -- next
+-- In whose name the transaction writes, as it says itself; whatever words these are, no write fails by them.
+create function headwater.said() returns jsonb
+language plpgsql stable as $function$
+declare
+    words text := pg_catalog.current_setting('headwater.context', true);
+begin
+    if words operator(pg_catalog.=) '' then
+        return null;
+    elsif pg_catalog.pg_input_is_valid(words, 'pg_catalog.jsonb') then
+        return words::pg_catalog.jsonb;
+    end if;
+    return pg_catalog.to_jsonb(words);
+end
+$function$;
+
+-- next
+-- PostgreSQL clones row triggers to partitions, and no statement triggers: TRUNCATE of a partition alone becomes the
+-- deletes of its rows. Partitions that came after the table was tracked get their trigger here, from `track` and every
+-- few seconds from the ticker (null: of every tracked table); one that is in use, or not ours to alter, waits.
+create function headwater.watch_partitions(relation regclass default null) returns bigint
+language plpgsql as $function$
+declare
+    known record;
+    watched bigint := 0;
+begin
+    for known in
+        select part.relid::regclass as part, t.tgfoid::regproc as routine
+          from pg_trigger t
+         cross join lateral pg_partition_tree(t.tgrelid) part
+         where t.tgname = 'headwater_truncating' and not t.tgisinternal
+           and t.tgrelid in (select c.oid from pg_class c where c.relkind = 'p')
+           and (watch_partitions.relation is null or t.tgrelid = watch_partitions.relation)
+           and part.isleaf and part.relid <> t.tgrelid
+           and not exists (select from pg_trigger o where o.tgrelid = part.relid
+                                                      and o.tgname = t.tgname and o.tgfoid = t.tgfoid)
+    loop
+        begin
+            execute format('create or replace trigger headwater_truncating before truncate on %s for each statement '
+                           'execute function %s()', known.part, known.routine);
+            execute format('alter table %s enable always trigger headwater_truncating', known.part);
+            watched := watched + 1;
+        exception when lock_not_available or insufficient_privilege then
+            if watch_partitions.relation is not null then
+                raise;
+            end if;
+        end;
+    end loop;
+    return watched;
+end
+$function$;
+
+-- next
 -- The one function of a tracked table, written for its columns: a general one would cost each write several times more.
 -- `keys`, `tags` and `private` are names of columns; `private` ones never enter the stream.
 create function headwater.track(
@@ -141,7 +193,6 @@ declare
     keys text[];
     unknown text;
     declared text;
-    part regclass;
     key_of text;
     row_of text;
     same_key text;
@@ -191,7 +242,7 @@ begin
             if tg_relid operator(pg_catalog.=) %L::pg_catalog.regclass then
                 perform pg_catalog.set_config('headwater.truncating', 'yes', true);
             elsif coalesce(pg_catalog.current_setting('headwater.truncating', true), '') operator(pg_catalog.<>) 'yes' then
-                execute pg_catalog.format(%L, tg_relid::pg_catalog.regclass) using said;
+                execute pg_catalog.format(%L, tg_relid::pg_catalog.regclass) using headwater.said();
             end if;
             return null;
         end if;
@@ -200,36 +251,29 @@ begin
         format('insert into headwater.change ("table", op, key, old, context) select %L, ''d'', %s, %s, $1 from %%s as new',
                spoken, key_of, row_of)) else '' end;
     body := format($body$
-declare
-    words text := pg_catalog.current_setting('headwater.context', true);
-    said pg_catalog.jsonb;
 begin
-    if words operator(pg_catalog.<>) '' then
-        if pg_catalog.pg_input_is_valid(words, 'pg_catalog.jsonb') then
-            said := words::pg_catalog.jsonb;
-        else
-            said := pg_catalog.to_jsonb(words);
-        end if;
-    end if;
     if tg_op operator(pg_catalog.=) 'UPDATE' then
         if %1$s then
             insert into headwater.change ("table", op, key, new, old, context)
-            values (%2$L, 'u', %3$s, %4$s, %5$s, said);
+            values (%2$L, 'u', %3$s, %4$s, %5$s, %8$s);
             return null;
         end if;
     end if;
     if tg_op operator(pg_catalog.=) 'DELETE' or tg_op operator(pg_catalog.=) 'UPDATE' then
-        insert into headwater.change ("table", op, key, old, context) values (%2$L, 'd', %6$s, %5$s, said);
+        insert into headwater.change ("table", op, key, old, context) values (%2$L, 'd', %6$s, %5$s, %8$s);
     end if;
     if tg_op operator(pg_catalog.=) 'INSERT' or tg_op operator(pg_catalog.=) 'UPDATE' then
-        insert into headwater.change ("table", op, key, new, context) values (%2$L, 'i', %3$s, %4$s, said);
+        insert into headwater.change ("table", op, key, new, context) values (%2$L, 'i', %3$s, %4$s, %8$s);
     end if;
     if tg_op operator(pg_catalog.=) 'TRUNCATE' then%7$s
-        insert into headwater.change ("table", op, context) values (%2$L, 't', said);
+        insert into headwater.change ("table", op, context) values (%2$L, 't', %8$s);
     end if;
     return null;
 end
-$body$, same_key, spoken, key_of, row_of, replace(row_of, 'new.', 'old.'), replace(key_of, 'new.', 'old.'), declared);
+$body$, same_key, spoken, key_of, row_of, replace(row_of, 'new.', 'old.'), replace(key_of, 'new.', 'old.'), declared,
+        -- A transaction that says nothing of itself does not pay for a call.
+        $said$case when pg_catalog.current_setting('headwater.context', true) operator(pg_catalog.<>) ''
+                   then headwater.said() end$said$);
 
     execute format('create or replace function headwater.%I() returns trigger language plpgsql security definer as %L',
                    routine, body);
@@ -246,13 +290,7 @@ $body$, same_key, spoken, key_of, row_of, replace(row_of, 'new.', 'old.'), repla
         execute format('create trigger headwater_truncating before truncate on %s for each statement '
                        'execute function headwater.%I()', relation, routine);
         execute format('alter table %s enable always trigger headwater_truncating', relation);
-        -- PostgreSQL clones no statement triggers: TRUNCATE of a partition alone becomes the deletes of its rows.
-        for part in select relid from pg_partition_tree(relation) where relid <> relation and isleaf loop
-            execute format('drop trigger if exists headwater_truncating on %s', part);
-            execute format('create trigger headwater_truncating before truncate on %s for each statement '
-                           'execute function headwater.%I()', part, routine);
-            execute format('alter table %s enable always trigger headwater_truncating', part);
-        end loop;
+        perform headwater.watch_partitions(relation);
     end if;
     insert into headwater.tracked as t ("table", policy, keys, tags, private)
     values (spoken, track.policy, keys, track.tags, track.private)
@@ -288,19 +326,9 @@ $function$;
 -- An event of the application, in the stream of its transaction.
 create function headwater.emit(topic text, key jsonb, data jsonb) returns void
 language plpgsql security definer as $function$
-declare
-    words text := pg_catalog.current_setting('headwater.context', true);
-    said pg_catalog.jsonb;
 begin
-    if words operator(pg_catalog.<>) '' then
-        if pg_catalog.pg_input_is_valid(words, 'pg_catalog.jsonb') then
-            said := words::pg_catalog.jsonb;
-        else
-            said := pg_catalog.to_jsonb(words);
-        end if;
-    end if;
     insert into headwater.change ("table", op, key, new, context)
-    values (pg_catalog.concat('topic:', topic), 'e', key, data, said);
+    values (pg_catalog.concat('topic:', topic), 'e', key, data, headwater.said());
 end
 $function$;
 

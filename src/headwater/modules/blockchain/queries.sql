@@ -27,3 +27,19 @@ select
 from public.users as holder
 left join blockchain.users as chain on chain.user_id = holder.id
 where holder.id = :user_id::uuid
+
+-- name: wallet_balance
+-- What the wallets of one user have, and what pending transactions hold of it, as the ledger says.
+select
+    holder.id as user_id,
+    count(wallet.id) as wallets,
+    coalesce(sum(account.balance), 0)::bigint as balance,
+    coalesce(sum(account.held), 0)::bigint as held,
+    coalesce(sum(account.balance - account.held), 0)::bigint as available
+from public.users as holder
+left join blockchain.wallets as wallet on wallet.user_id = holder.id
+left join ledger.accounts as account
+    on account.owner_kind = 'wallet' and account.owner_id = wallet.id and account.purpose = 'main'
+    and account.asset_id = (select id from ledger.assets where code = 'FODI')
+where holder.id = :user_id::uuid
+group by holder.id

@@ -15,6 +15,7 @@ from headwater.kernel.errors import InvalidValue, NotFound, StateConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
+from headwater.kernel.rendering import Json, written
 from headwater.kernel.repository import Repository, Updated
 from headwater.modules.blockchain import formats
 from headwater.modules.blockchain.models import (
@@ -25,7 +26,23 @@ from headwater.modules.blockchain.models import (
     PriceFeed,
     TransactionStatus,
 )
+from headwater.modules.blockchain.nfts import NftRepository
+from headwater.modules.blockchain.tokens import TokenRepository
+from headwater.modules.blockchain.wallets import WalletBalance, WalletRepository
 from headwater.modules.identity.models import KycStatus
+
+__all__ = [
+    "AMOUNT_MAX",
+    "AssetChanges",
+    "AssetRepository",
+    "BlockchainRepository",
+    "NftRepository",
+    "TokenRepository",
+    "UserStats",
+    "WalletBalance",
+    "WalletOwner",
+    "WalletRepository",
+]
 
 QUERIES = Queries.load(__package__)
 
@@ -167,6 +184,8 @@ class _Newest(msgspec.Struct, frozen=True):
 
     price: PriceFeed | None
     upcoming: datetime | None
+    json: bytes
+    """The price as it leaves the process."""
 
 
 class BlockchainRepository(Repository[ChainUser]):
@@ -341,17 +360,26 @@ class BlockchainRepository(Repository[ChainUser]):
 
         Raises NotFound.
         """
+        newest = await self._known_price(symbol, currency, tx)
+        return cast(PriceFeed, newest.price)
+
+    async def latest_price_json(
+        self, symbol: str, *, currency: str = "USD", tx: Runner | None = None
+    ) -> Json[PriceFeed]:
+        """The price that `latest_price` gives, as JSON."""
+        return Json((await self._known_price(symbol, currency, tx)).json)
+
+    async def _known_price(self, symbol: str, currency: str, tx: Runner | None) -> _Newest:
         known = await self._newest_price(symbol.upper(), currency, tx=tx)
         if known.upcoming is not None and known.upcoming <= datetime.now(UTC):  # its time has come since
             known = await self._read_newest_price(symbol.upper(), currency, tx)
-        newest = known.price
-        if newest is None:
+        if known.price is None:
             raise NotFound(
                 f"blockchain.price_feeds: there is no price of {symbol.upper()} in {currency}.",
                 remedy="Check the symbol and the currency.",
                 key=symbol.upper(),
             )
-        return newest
+        return known
 
     @cached("price", tags=lambda symbol, currency: (Tag(PriceFeed, symbol=symbol),), ttl_seconds=30)
     async def _newest_price(self, symbol: str, currency: str, *, tx: Runner | None = None) -> _Newest:
@@ -369,7 +397,7 @@ class BlockchainRepository(Repository[ChainUser]):
             .order_by(PriceFeed.observed_at.desc(), PriceFeed.id.desc())
             .limit(1)
         )
-        return _Newest(price, upcoming)
+        return _Newest(price, upcoming, b"" if price is None else written(price).body)
 
     async def price_history(
         self,

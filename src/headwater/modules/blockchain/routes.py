@@ -21,6 +21,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
+from headwater.kernel.rendering import Json
 from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.blockchain import formats
@@ -39,6 +40,7 @@ from headwater.modules.blockchain.repository import (
     UserStats,
     WalletOwner,
 )
+from headwater.modules.blockchain.token_routes import TOKEN_ROUTES
 
 Wallet = Annotated[str, Meta(pattern=formats.WALLET_PATTERN, description="A Solana address in base58.")]
 Address = Annotated[str, Meta(pattern=formats.ADDRESS_PATTERN, description="Base58, or 0x and 40 hexadecimal digits.")]
@@ -173,8 +175,8 @@ async def change_reputation(
     return await chain.change_reputation(tx, user_id, body.change)
 
 
-async def get_asset(asset_id: UUID, assets: AssetRepository) -> Asset:
-    return await assets.get(asset_id)
+async def get_asset(asset_id: UUID, assets: AssetRepository) -> Json[Asset]:
+    return await assets.get_json(asset_id)
 
 
 async def search_assets(query: AssetSearch, assets: AssetRepository) -> JsonPage[Asset]:
@@ -245,8 +247,8 @@ async def settle_transaction(
     )
 
 
-async def get_price(asset_symbol: SymbolInPath, query: PriceQuery, chain: BlockchainRepository) -> PriceFeed:
-    return await chain.latest_price(asset_symbol, currency=query.currency)
+async def get_price(asset_symbol: SymbolInPath, query: PriceQuery, chain: BlockchainRepository) -> Json[PriceFeed]:
+    return await chain.latest_price_json(asset_symbol, currency=query.currency)
 
 
 async def list_prices(
@@ -524,4 +526,5 @@ ROUTES: tuple[Route, ...] = (
         tag="blockchain",
         location="/api/blockchain/prices/{symbol}",
     ),
+    *TOKEN_ROUTES,
 )

@@ -16,7 +16,9 @@ from sqlalchemy import func, select
 
 from headwater.kernel.seeds import FIRST_KEY, LAST_KEY, Sowing
 from headwater.modules.blockchain.catalogue import CATALOGUE
+from headwater.modules.blockchain.keypairs import base58
 from headwater.modules.blockchain.models import Asset, ChainTransaction, ChainUser, PriceFeed, TransactionStatus
+from headwater.modules.blockchain.token_seeds import sow_tokens
 from headwater.modules.identity.models import User
 
 TRANSACTIONS_DEMO = 400
@@ -27,7 +29,6 @@ PRICES_EACH_MAX = 1_000_000
 
 _ISSUERS = 8
 _WITHOUT_WALLET = 6  # every sixth user has none
-_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 Row = Mapping[str, Any]
 
@@ -50,16 +51,17 @@ async def seed(sowing: Sowing) -> None:
     await sowing.plant(Asset, _assets(sowing, assets, wallets[:_ISSUERS]), total=assets)
     await sowing.plant(ChainTransaction, _transactions(sowing, transactions, wallets, assets), total=transactions)
     await sowing.plant(PriceFeed, _prices(sowing, assets, prices_each), total=assets * prices_each)
+    await sow_tokens(sowing, users)
 
 
 def wallet_of(number: int) -> str:
     """The wallet address of seeded user `number`: base58 of 32 bytes, which nobody has the private key of."""
-    return _base58(hashlib.sha256(f"headwater/wallet/{number}".encode()).digest())
+    return base58(hashlib.sha256(f"headwater/wallet/{number}".encode()).digest())
 
 
 def tx_hash_of(number: int) -> str:
     """The hash of seeded transaction `number`: base58 of 64 bytes, as a Solana signature."""
-    return _base58(hashlib.sha512(f"headwater/transaction/{number}".encode()).digest())
+    return base58(hashlib.sha512(f"headwater/transaction/{number}".encode()).digest())
 
 
 def _chain_users(sowing: Sowing, wallets: list[int]) -> Iterator[Row]:
@@ -145,11 +147,3 @@ def _symbol(number: int) -> str:
 def _draw(what: str, number: int) -> int:
     """A number that looks random and is the same for the same row in every run."""
     return int.from_bytes(hashlib.blake2b(f"{what}/{number}".encode(), digest_size=8).digest())
-
-
-def _base58(raw: bytes) -> str:
-    number, digits = int.from_bytes(raw), []
-    while number:
-        number, digit = divmod(number, 58)
-        digits.append(_BASE58[digit])
-    return "1" * (len(raw) - len(raw.lstrip(b"\0"))) + "".join(reversed(digits))

@@ -4,10 +4,14 @@ A proposal goes draft -> active -> passed or rejected, and passed -> executed; a
 Each user votes once, with a weight, inside the voting period by PostgreSQL's clock. The tally is never stored: it is
 computed from the votes wherever it is read (`governance.tally`), so it cannot differ from them, whoever wrote them.
 
+A vote's weight is what the caller says it is (who serves votes vouches for it); it is not read from a balance.
+A proposal can spend from the treasury, which is one account per currency in the ledger (owner kind `treasury`): when it
+is executed, its recipient is paid, once.
+
 A proposal passes when all weight cast (for, against and abstain) reaches its quorum and more is for it than against it.
 
 Public names: `headwater.modules.governance.models` (Proposal, Vote, ProposalStatus, Choice) and
-`headwater.modules.governance.repository` (GovernanceRepository, Tally).
+`headwater.modules.governance.repository` (GovernanceRepository, Spending, Tally).
 """
 
 from __future__ import annotations
@@ -17,6 +21,6 @@ from headwater.kernel.module import Module
 MODULE = Module(
     name="governance",
     package=__name__,
-    summary="Proposals and the weighted votes that decide them.",
-    depends_on=("identity",),
+    summary="Proposals, the weighted votes that decide them, and the treasury they spend.",
+    depends_on=("identity", "ledger"),
 )

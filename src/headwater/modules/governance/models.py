@@ -54,7 +54,14 @@ class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):
         CheckConstraint("(status = 'executed') = (executed_at is not null)", name="executed_at"),
         Index("proposals_active_idx", "voting_ends_at", "id", postgresql_where=text("status = 'active'")),
         Index("proposals_created_at_id_idx", "created_at", "id"),
+        CheckConstraint(
+            "num_nonnulls(spend_recipient_id, spend_amount, spend_currency) in (0, 3)"
+            " and (spend_amount is null or spend_amount > 0)",
+            name="spend",
+            info={"message": "governance.proposals: a spending has a recipient, an amount above zero and a currency."},
+        ),
         Index("proposals_proposer_id_idx", "proposer_id"),
+        Index("proposals_spend_recipient_id_idx", "spend_recipient_id"),
     )
 
     proposer_id: Mapped[UUID] = mapped_column(
@@ -68,6 +75,11 @@ class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):
     quorum: Mapped[int] = mapped_column(WholeNumber())
     closed_at: Mapped[datetime | None]
     executed_at: Mapped[datetime | None]
+    spend_recipient_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", info={"message": "governance.proposals: there is no such recipient."})
+    )
+    spend_amount: Mapped[int | None] = mapped_column(WholeNumber())
+    spend_currency: Mapped[str | None]
 
 
 class Vote(Keyed, Model, schema="governance"):

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, func, insert, literal, select, update
 
+from headwater.kernel.cached import Tag, cached, json_of
 from headwater.kernel.errors import NotFound, ProgrammingError, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
@@ -19,6 +20,8 @@ from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
 from headwater.kernel.transaction import Transaction
 from headwater.modules.governance.models import Choice, Proposal, ProposalStatus, Vote
+from headwater.modules.governance.treasury import Treasury
+from headwater.modules.ledger.repository import LedgerRepository
 
 QUERIES = Queries.load(__package__)
 
@@ -51,6 +54,9 @@ class ProposalWithTally(msgspec.Struct, frozen=True):
     quorum: int
     closed_at: datetime | None
     executed_at: datetime | None
+    spend_recipient_id: UUID | None
+    spend_amount: int | None
+    spend_currency: str | None
     created_at: datetime
     updated_at: datetime
     version: int
@@ -59,6 +65,14 @@ class ProposalWithTally(msgspec.Struct, frozen=True):
     votes_abstain: int
     voters: _Count
     quorum_reached: bool
+
+
+class Spending(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proposal spends from the treasury when it is executed: a user gets an amount in minor units."""
+
+    recipient_id: UUID
+    amount: int
+    currency: str = "USD"
 
 
 class VoteRepository(Repository[Vote]):
@@ -71,6 +85,7 @@ class GovernanceRepository(Repository[Proposal]):
     def __init__(self, postgres: Postgres) -> None:
         super().__init__(postgres)
         self._votes = VoteRepository(postgres)
+        self.treasury = Treasury(LedgerRepository(postgres))
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -83,12 +98,19 @@ class GovernanceRepository(Repository[Proposal]):
             raise _no_proposal(proposal_id)
         return counted
 
+    @cached(
+        "proposal_tally",
+        tags=lambda proposal_id: (Tag(Proposal, id=proposal_id), Tag(Vote, proposal_id=proposal_id)),
+        ttl_seconds=300,
+    )
     async def with_tally(self, proposal_id: UUID, *, tx: Runner | None = None) -> ProposalWithTally:
         """A proposal and its tally, as of one moment. Raises NotFound."""
         found = await self._with_tallies([proposal_id], tx)
         if not found:
             raise _no_proposal(proposal_id)
         return found[proposal_id]
+
+    with_tally_json = json_of(with_tally)
 
     async def active(
         self, *, limit: int = 50, cursor: str | None = None, tx: Runner | None = None
@@ -156,10 +178,20 @@ class GovernanceRepository(Repository[Proposal]):
         voting_ends_at: datetime,
         quorum: int,
         description: str = "",
+        spending: Spending | None = None,
     ) -> Proposal:
-        """Write a draft. One statement. Raises MissingReference for an unknown proposer, InvalidValue for a period that
-        ends before it starts.
+        """Write a draft, with what it would spend from the treasury. One statement.
+
+        Raises MissingReference for an unknown proposer or recipient, InvalidValue for a period that ends before it
+        starts, or an amount below one.
         """
+        spends: dict[str, Any] = {}
+        if spending is not None:
+            spends = {
+                "spend_recipient_id": spending.recipient_id,
+                "spend_amount": spending.amount,
+                "spend_currency": spending.currency,
+            }
         return await self.create(
             tx,
             proposer_id=proposer_id,
@@ -168,6 +200,7 @@ class GovernanceRepository(Repository[Proposal]):
             voting_starts_at=voting_starts_at,
             voting_ends_at=voting_ends_at,
             quorum=quorum,
+            **spends,
         )
 
     async def activate(self, tx: Runner, proposal_id: UUID, *, version: int | None = None) -> Proposal:
@@ -196,12 +229,14 @@ class GovernanceRepository(Repository[Proposal]):
             status=ProposalStatus.CANCELLED,
         )
 
-    async def execute(self, tx: Runner, proposal_id: UUID, *, version: int | None = None) -> Proposal:
-        """Mark a passed proposal as executed, once. One statement. What it spends comes with the ledger.
+    async def execute(self, tx: Transaction, proposal_id: UUID, *, version: int | None = None) -> Proposal:
+        """Execute a passed proposal, once: what it spends moves from the treasury to its recipient.
 
-        Raises NotFound; StateConflict unless it has passed and was not executed yet; VersionConflict.
+        Raises NotFound; StateConflict unless it has passed and was not executed yet, or when the treasury lacks what it
+        spends (it stays passed); VersionConflict; MissingReference for a currency that the ledger does not know.
         """
-        return await self._step(
+        tx.require_block("execute()")
+        executed = await self._step(
             tx,
             proposal_id,
             version,
@@ -210,6 +245,8 @@ class GovernanceRepository(Repository[Proposal]):
             status=ProposalStatus.EXECUTED,
             executed_at=func.now(),
         )
+        await self.treasury.spend(tx, executed)
+        return executed
 
     async def vote(self, tx: Runner, proposal_id: UUID, *, user_id: UUID, choice: Choice, weight: int = 1) -> Vote:
         """Cast a user's one vote. One statement: the proposal is share-locked, so that it cannot be closed meanwhile,

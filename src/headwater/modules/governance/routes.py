@@ -19,10 +19,47 @@ from headwater.kernel.errors import (
     StateConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
+from headwater.kernel.rendering import Json
 from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.governance.models import Choice, Proposal, ProposalStatus, Vote
-from headwater.modules.governance.repository import GovernanceRepository, ProposalWithTally
+from headwater.modules.governance.repository import GovernanceRepository, ProposalWithTally, Spending
+
+Currency = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9:_-]+$")]
+"""The code of an asset of the ledger."""
+
+
+class SpendingBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is paid from the treasury when the proposal is executed, in minor units of the currency."""
+
+    recipient_id: UUID
+    amount: PositiveAmount
+    currency: Currency = "USD"
+
+    def meant(self) -> Spending:
+        """What the repository is asked for."""
+        return Spending(recipient_id=self.recipient_id, amount=self.amount, currency=self.currency)
+
+
+class NewDeposit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Money of a user that goes into the treasury."""
+
+    user_id: UUID
+    amount: PositiveAmount
+    currency: Currency = "USD"
+
+
+class TreasuryQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which currency."""
+
+    currency: Currency = "USD"
+
+
+class TreasuryBalance(msgspec.Struct, frozen=True):
+    """What the treasury has of a currency, in its smallest unit."""
+
+    currency: str
+    balance: int
 
 
 class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +71,7 @@ class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     voting_starts_at: datetime
     voting_ends_at: datetime
     quorum: Amount
+    spending: SpendingBody | None = None
 
 
 class NewVote(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -61,8 +99,8 @@ async def list_proposals(query: ProposalQuery, governance: GovernanceRepository)
     )
 
 
-async def get_proposal(proposal_id: UUID, governance: GovernanceRepository) -> ProposalWithTally:
-    return await governance.with_tally(proposal_id)
+async def get_proposal(proposal_id: UUID, governance: GovernanceRepository) -> Json[ProposalWithTally]:
+    return await governance.with_tally_json(proposal_id)
 
 
 async def create_proposal(body: NewProposal, tx: Transaction, governance: GovernanceRepository) -> Proposal:
@@ -74,7 +112,17 @@ async def create_proposal(body: NewProposal, tx: Transaction, governance: Govern
         voting_starts_at=body.voting_starts_at,
         voting_ends_at=body.voting_ends_at,
         quorum=body.quorum,
+        spending=None if body.spending is None else body.spending.meant(),
     )
+
+
+async def get_treasury(query: TreasuryQuery, governance: GovernanceRepository) -> TreasuryBalance:
+    return TreasuryBalance(query.currency, await governance.treasury.balance(query.currency))
+
+
+async def deposit(body: NewDeposit, tx: Transaction, governance: GovernanceRepository) -> TreasuryBalance:
+    await governance.treasury.deposit(tx, user_id=body.user_id, amount=body.amount, currency=body.currency)
+    return TreasuryBalance(body.currency, await governance.treasury.balance(body.currency, tx=tx))
 
 
 async def activate_proposal(proposal_id: UUID, tx: Transaction, governance: GovernanceRepository) -> Proposal:
@@ -117,6 +165,9 @@ _PROPOSAL: dict[str, Any] = {
     "quorum": 5_000,
     "closed_at": None,
     "executed_at": None,
+    "spend_recipient_id": None,
+    "spend_amount": None,
+    "spend_currency": None,
     "created_at": "2025-11-25T00:00:00Z",
     "updated_at": "2025-11-25T00:00:00Z",
     "version": 1,
@@ -178,7 +229,8 @@ ROUTES: tuple[Route, ...] = (
         path="/api/governance/proposals",
         handler=create_proposal,
         summary="Write a proposal",
-        description="It is a draft until it is activated.",
+        description="It is a draft until it is activated. With a spending, a user is paid from the treasury when it is "
+        "executed.",
         status=201,
         scope="governance:proposal:write",
         raises=(MissingReference, InvalidValue),
@@ -189,8 +241,10 @@ ROUTES: tuple[Route, ...] = (
             "voting_starts_at": "2025-12-02T00:00:00Z",
             "voting_ends_at": "2035-12-30T00:00:00Z",
             "quorum": 5_000,
+            "spending": {"recipient_id": _USER_ID, "amount": 2_000_000, "currency": "USD"},
         },
-        answer_example=_PROPOSAL | {"status": "draft"},
+        answer_example=_PROPOSAL
+        | {"status": "draft", "spend_recipient_id": _USER_ID, "spend_amount": 2_000_000, "spend_currency": "USD"},
         tag="governance",
         location="/api/governance/proposals/{id}",
     ),
@@ -223,10 +277,11 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path="/api/governance/proposals/{proposal_id}/execute",
         handler=execute_proposal,
-        summary="Mark a passed proposal as executed",
-        description="Once. Spending from a treasury comes with the ledger.",
+        summary="Execute a passed proposal",
+        description="Once. What it spends moves from the treasury to its recipient in the same transaction; refused "
+        "when the treasury lacks it.",
         scope="governance:proposal:write",
-        raises=_STEP_RAISES,
+        raises=(*_STEP_RAISES, MissingReference),
         path_examples=_PATH,
         answer_example=_PROPOSAL
         | _CLOSED
@@ -267,6 +322,29 @@ ROUTES: tuple[Route, ...] = (
         path_examples=_PATH,
         body_example={"user_id": _USER_ID, "choice": "for", "weight": 640},
         answer_example=_VOTE,
+        tag="governance",
+    ),
+    Route(
+        method="GET",
+        path="/api/governance/treasury",
+        handler=get_treasury,
+        summary="What the treasury has of a currency",
+        description="In the smallest unit of the currency. Only executed proposals spend it.",
+        raises=(InvalidValue,),
+        query_example={"currency": "USD"},
+        answer_example={"currency": "USD", "balance": 25_000_000},
+        tag="governance",
+    ),
+    Route(
+        method="POST",
+        path="/api/governance/treasury/deposits",
+        handler=deposit,
+        summary="Move money of a user into the treasury",
+        description="Refused when the user lacks it. The answer is what the treasury then has.",
+        scope="governance:treasury:write",
+        raises=(StateConflict, MissingReference, InvalidValue),
+        body_example={"user_id": _USER_ID, "amount": 100_000, "currency": "USD"},
+        answer_example={"currency": "USD", "balance": 25_100_000},
         tag="governance",
     ),
 )

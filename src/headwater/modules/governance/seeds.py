@@ -12,13 +12,18 @@ from sqlalchemy import select
 
 from headwater.kernel.seeds import FIRST_KEY, LAST_KEY, Sowing
 from headwater.modules.governance.models import Choice, Proposal, ProposalStatus, Vote
+from headwater.modules.governance.treasury import spend_id
 from headwater.modules.identity.models import User
+from headwater.modules.ledger.repository import LedgerRepository, Move, id_of
 
 LOAD_SHARE = 0.1
 """Which part of the rows of `load:N` are proposals and votes."""
 LOAD_FIRST = 1_000_001
 """Numbers from here on belong to the load profile, so that it can be planted beside the demo."""
 LOAD_VOTERS = 500
+
+TREASURY_AMOUNT = 25_000_000
+"""What the treasury was given, in cents."""
 
 Row = Mapping[str, Any]
 
@@ -34,6 +39,8 @@ class _Plan(NamedTuple):
     """The quorum as a part of the weight that was cast; above 1 it is missed."""
     starts_in_days: int = -30
     ends_in_days: int = -10
+    spends: int = 0
+    """What it pays from the treasury, in cents. In the demo only."""
 
 
 _OPEN: dict[str, Any] = {"ends_in_days": 3_650}  # ten years: whoever runs the demo finds them open
@@ -42,7 +49,7 @@ _PLANS = (
     _Plan("Lower the listing fee to 0.5 %", "New parts pay half of today's fee for a year.", ProposalStatus.ACTIVE,
           (6, 3, 1), **_OPEN),
     _Plan("Fund an open gripper standard", "A working group writes a free interface standard for end effectors.",
-          ProposalStatus.ACTIVE, (7, 1, 2), **_OPEN),
+          ProposalStatus.ACTIVE, (7, 1, 2), spends=1_200_000, **_OPEN),
     _Plan("Require a torque certificate for drives", "Harmonic drives are listed only with a measured torque curve.",
           ProposalStatus.ACTIVE, (4, 5, 1), **_OPEN),
     _Plan("Extend settlement to weekends", "Inspections on Saturdays count as working days.", ProposalStatus.ACTIVE,
@@ -50,16 +57,16 @@ _PLANS = (
     _Plan("Add a marketplace for used parts", "Refurbished parts get a section of their own.", ProposalStatus.DRAFT,
           (1, 0, 0), turnout=0.0, starts_in_days=30, ends_in_days=3_650),
     _Plan("Sponsor a student robotics league", "Parts worth 20,000 for twelve teams.", ProposalStatus.DRAFT,
-          (1, 0, 0), turnout=0.0, starts_in_days=60, ends_in_days=3_650),
+          (1, 0, 0), turnout=0.0, starts_in_days=60, ends_in_days=3_650, spends=2_000_000),
     _Plan("Inspect every titanium part", "No sampling: each part is measured.", ProposalStatus.PASSED, (7, 2, 1)),
     _Plan("Publish oracle prices hourly", "Price feeds are recorded at least once an hour.", ProposalStatus.PASSED,
-          (6, 2, 2)),
+          (6, 2, 2), spends=350_000),
     _Plan("Double the quorum", "Proposals need twice the weight.", ProposalStatus.REJECTED, (2, 7, 1)),
     _Plan("Rename the token", "A new name and symbol.", ProposalStatus.REJECTED, (6, 3, 1), quorum_share=1.5),
     _Plan("Adopt the arbitration rules", "Disputed escrows go to three arbiters.", ProposalStatus.EXECUTED, (8, 1, 1),
           starts_in_days=-90, ends_in_days=-70),
     _Plan("Open the inspection reports", "Findings are visible to every buyer.", ProposalStatus.EXECUTED, (7, 2, 1),
-          starts_in_days=-120, ends_in_days=-100),
+          starts_in_days=-120, ends_in_days=-100, spends=480_000),
     _Plan("Move the servers to the moon", "Low gravity, good cooling.", ProposalStatus.CANCELLED, (2, 3, 1),
           turnout=0.2),
 )  # fmt: skip
@@ -78,11 +85,38 @@ async def seed(sowing: Sowing) -> None:
         return
     voters = [row.id for row in users]
     first = 1 if demo else LOAD_FIRST
+    if demo:
+        await _fill_treasury(sowing, voters)
     per_proposal = 1 + 0.45 * len(voters)
     proposals = len(_PLANS) if demo else max(1, int(sowing.rows * LOAD_SHARE / per_proposal))
     for model in (Proposal, Vote):  # two passes over the same rows: nothing is kept in memory
         rows = (row for kind, row in _grow(sowing, voters, first, proposals) if kind is model)
         await sowing.plant(model, rows, total=proposals if model is Proposal else None)
+
+
+async def _fill_treasury(sowing: Sowing, voters: list[UUID]) -> None:
+    """Money in the treasury, and out of it what the executed proposals have spent, under the ids the verb gives it."""
+    ledger = LedgerRepository(sowing.tx.postgres)
+    await ledger.open_asset(sowing.tx, "USD", scale=2)
+    issuance = await ledger.account(sowing.tx, "system", None, "USD", purpose="issuance", credit_limit=None)
+    treasury = await ledger.account(sowing.tx, "treasury", None, "USD")
+    moves = [
+        Move(id=id_of("seed", "treasury"), debit=issuance.id, credit=treasury.id, amount=TREASURY_AMOUNT),
+    ]
+    for number, plan in enumerate(_PLANS, 1):
+        if plan.status is ProposalStatus.EXECUTED and plan.spends:
+            recipient = await ledger.account(sowing.tx, "user", _recipient(voters, number), "USD")
+            spent = spend_id(sowing.key("governance.proposals", number))
+            reference = f"proposal:{sowing.key('governance.proposals', number)}"
+            moves.append(
+                Move(id=spent, debit=treasury.id, credit=recipient.id, amount=plan.spends, reference=reference)
+            )
+    for receipt in await ledger.post(sowing.tx, moves):
+        receipt.or_raise()
+
+
+def _recipient(voters: list[UUID], number: int) -> UUID:
+    return voters[number * 17 % len(voters)]
 
 
 def _grow(sowing: Sowing, voters: list[UUID], first: int, proposals: int) -> Iterator[tuple[type[Any], Row]]:
@@ -111,6 +145,9 @@ def _grow(sowing: Sowing, voters: list[UUID], first: int, proposals: int) -> Ite
                 "quorum": max(1, int(cast * plan.quorum_share)) if cast else 5_000,
                 "closed_at": ends + timedelta(hours=1) if decided else None,
                 "executed_at": ends + timedelta(days=2) if plan.status is ProposalStatus.EXECUTED else None,
+                "spend_recipient_id": _recipient(voters, number) if plan.spends and number < LOAD_FIRST else None,
+                "spend_amount": plan.spends if plan.spends and number < LOAD_FIRST else None,
+                "spend_currency": "USD" if plan.spends and number < LOAD_FIRST else None,
                 "created_at": written,
                 "updated_at": written,
             },

@@ -24,6 +24,7 @@ from headwater.kernel.errors import (
 )
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.pages import JsonPage
+from headwater.kernel.rendering import Json
 from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.identity import authentication
@@ -139,8 +140,8 @@ class KeyShownOnce(msgspec.Struct, kw_only=True):
     key: str
 
 
-async def get_user(user_id: UUID, users: UserRepository) -> User:
-    return await users.get(user_id)
+async def get_user(user_id: UUID, users: UserRepository) -> Json[User]:
+    return await users.get_json(user_id)
 
 
 async def create_user(body: NewUser, tx: Transaction, users: UserRepository) -> User:

@@ -36,6 +36,15 @@ class MilestoneStatus(enum.Enum):
     CANCELLED = "cancelled"
 
 
+class Payment(enum.Enum):
+    """Where the amount of a milestone is: with the customer, in escrow, with the maker, or with the customer again."""
+
+    DUE = "due"
+    HELD = "held"
+    PAID = "paid"
+    REFUNDED = "refunded"
+
+
 class InspectionResult(enum.Enum):
     """What an inspector found."""
 
@@ -45,6 +54,7 @@ class InspectionResult(enum.Enum):
 
 _production_status = native_enum(ProductionStatus, name="order_status", schema="manufacturing")
 _milestone_status = native_enum(MilestoneStatus, name="milestone_status", schema="manufacturing")
+_payment = native_enum(Payment, name="payment", schema="manufacturing")
 _inspection_result = native_enum(InspectionResult, name="inspection_result", schema="manufacturing")
 
 _unfinished = text("status in ('pending', 'in_progress', 'failed')")
@@ -83,6 +93,7 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="manufacturing"):
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
+    currency: Mapped[str] = mapped_column(server_default="USD")
 
 
 class Milestone(Keyed, Timestamped, Versioned, Model, schema="manufacturing"):
@@ -105,6 +116,11 @@ class Milestone(Keyed, Timestamped, Versioned, Model, schema="manufacturing"):
             " else (status in ('completed', 'passed', 'failed')) = (completed_at is not null) end",
             name="completed_at",
         ),
+        CheckConstraint("(payment in ('paid', 'refunded')) = (settled_at is not null)", name="settled_at"),
+        CheckConstraint(
+            "case payment when 'paid' then status = 'passed' when 'refunded' then status = 'cancelled' else true end",
+            name="payment",
+        ),
         Index("milestones_due_at_idx", "due_at", postgresql_where=_unfinished),
     )
 
@@ -117,6 +133,8 @@ class Milestone(Keyed, Timestamped, Versioned, Model, schema="manufacturing"):
     status: Mapped[MilestoneStatus] = mapped_column(_milestone_status, server_default="pending")
     due_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
+    payment: Mapped[Payment] = mapped_column(_payment, server_default="due")
+    settled_at: Mapped[datetime | None]
 
 
 class Inspection(Keyed, Model, schema="manufacturing"):

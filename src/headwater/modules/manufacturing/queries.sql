@@ -16,6 +16,24 @@ left join manufacturing.milestones as m on m.order_id = o.id
 where o.id = :order_id::uuid
 group by o.id
 
+-- name: payments
+-- Where the money of an order is: by its milestones, and in its escrow account. No row: no such order.
+select o.id as order_id,
+       o.currency,
+       coalesce(sum(m.amount) filter (where m.payment = 'due' and m.status <> 'cancelled'), 0) as due,
+       coalesce(sum(m.amount) filter (where m.payment = 'held'), 0) as held,
+       coalesce(sum(m.amount) filter (where m.payment = 'paid'), 0) as paid,
+       coalesce(sum(m.amount) filter (where m.payment = 'refunded'), 0) as refunded,
+       coalesce((
+           select a.balance from ledger.accounts as a
+           join ledger.assets as s on s.id = a.asset_id
+           where a.owner_kind = 'manufacturing' and a.owner_id = o.id and s.code = o.currency and a.purpose = 'escrow'
+       ), 0) as escrow
+from manufacturing.orders as o
+left join manufacturing.milestones as m on m.order_id = o.id
+where o.id = :order_id::uuid
+group by o.id
+
 -- name: milestone_states
 -- How many milestones an order has, the last position, and how many of them block each step of the order.
 select count(*) as milestones,

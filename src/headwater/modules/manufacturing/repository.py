@@ -1,7 +1,7 @@
 """The verbs of manufacturing: order parts, agree on milestones, produce, inspect, complete or cancel.
 
 Every step of an order or of its milestones locks the order first, so that steps of one order follow one another and
-the rules below see what they judge.
+the rules below see what they judge. Money moves with the step that earns it (`payments.py`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, func, insert, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 
-from headwater.kernel.cached import Tag, cached
+from headwater.kernel.cached import Tag, cached, json_of
 from headwater.kernel.errors import AlreadyExists, InvalidValue, NotFound, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
 from headwater.kernel.transaction import Transaction
+from headwater.modules.ledger.repository import LedgerRepository
 from headwater.modules.manufacturing.models import (
     Inspection,
     InspectionResult,
@@ -29,6 +30,7 @@ from headwater.modules.manufacturing.models import (
     Order,
     ProductionStatus,
 )
+from headwater.modules.manufacturing.payments import CURRENCY, Payments
 
 QUERIES = Queries.load(__package__)
 
@@ -85,6 +87,21 @@ class Progress(msgspec.Struct, frozen=True):
     amount_passed: int
 
 
+class OrderPayments(msgspec.Struct, frozen=True):
+    """Where the money of an order is, by what its milestones are worth, in minor units of its currency.
+
+    `escrow` is what its account in the ledger holds; it equals `held`.
+    """
+
+    order_id: UUID
+    currency: str
+    due: int
+    held: int
+    paid: int
+    refunded: int
+    escrow: int
+
+
 class Statistics(msgspec.Struct, frozen=True):
     """Production as a whole. Amounts are in minor units and leave cancelled milestones out."""
 
@@ -122,6 +139,7 @@ class ManufacturingRepository(Repository[Order]):
         super().__init__(postgres)
         self._milestones = MilestoneRepository(postgres)
         self._inspections = InspectionRepository(postgres)
+        self._payments = Payments(LedgerRepository(postgres))
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -188,6 +206,15 @@ class ManufacturingRepository(Repository[Order]):
             raise NotFound(f"There is no order {order_id}.", remedy="Check the id.", order_id=str(order_id))
         return found
 
+    async def payments(self, order_id: UUID, *, tx: Runner | None = None) -> OrderPayments:
+        """Where the money of an order is. Raises NotFound."""
+        found: OrderPayments | None = await (tx or self.postgres).fetch_one(
+            QUERIES["payments"], into=OrderPayments, order_id=order_id
+        )
+        if found is None:
+            raise NotFound(f"There is no order {order_id}.", remedy="Check the id.", order_id=str(order_id))
+        return found
+
     @cached("manufacturing_analytics", tags=lambda: (Tag(Order), Tag(Milestone), Tag(Inspection)), ttl_seconds=1800)
     async def statistics(self, *, tx: Runner | None = None) -> Statistics:
         """Production as a whole: counts by status, amounts, what is late, how inspections went.
@@ -196,6 +223,8 @@ class ManufacturingRepository(Repository[Order]):
         """
         found: Statistics = await (tx or self.postgres).fetch_one(QUERIES["statistics"], into=Statistics)
         return found
+
+    statistics_json = json_of(statistics)
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
@@ -209,6 +238,7 @@ class ManufacturingRepository(Repository[Order]):
         specifications: dict[str, Any],
         milestones: Sequence[NewMilestone] = (),
         due_at: datetime | None = None,
+        currency: str = CURRENCY,
     ) -> Order:
         """Order parts, with the milestones agreed so far.
 
@@ -225,6 +255,7 @@ class ManufacturingRepository(Repository[Order]):
             quantity=quantity,
             specifications=specifications,
             due_at=due_at,
+            currency=currency,
         )
         for position, milestone in zip(positions, milestones, strict=True):
             await self._milestones.create(
@@ -242,8 +273,9 @@ class ManufacturingRepository(Repository[Order]):
     ) -> Order:
         """Take an order to its next status.
 
-        Production starts with at least one milestone; quality_check begins when the work of all is done; an order is
-        completed when all have passed. Cancelling is `cancel_order`. Raises NotFound, StateConflict, VersionConflict.
+        Production starts with at least one milestone, and what all are worth is then held from the customer;
+        quality_check begins when the work of all is done; an order is completed when all have passed. Cancelling is
+        `cancel_order`. Raises NotFound, StateConflict (also when the customer cannot pay), VersionConflict.
         """
         if to is ProductionStatus.CANCELLED:
             return await self.cancel_order(tx, order_id, version=version)
@@ -263,21 +295,22 @@ class ManufacturingRepository(Repository[Order]):
         changes: dict[str, Any] = {"status": to}
         if order.status is ProductionStatus.PENDING:
             changes["started_at"] = func.now()
+            await self._payments.hold(tx, order, await self._all_milestones(tx, order_id))
         if to is ProductionStatus.COMPLETED:
             changes["completed_at"] = func.now()
         return await self._change_order(tx, order_id, changes)
 
     async def cancel_order(self, tx: Transaction, order_id: UUID, *, version: int | None = None) -> Order:
-        """Cancel an order, and its milestones that have not passed. Those that have keep what they earned.
+        """Cancel an order, and its milestones that have not passed: the customer gets back what is held for them. Those
+        that have passed keep what they earned.
 
         Raises NotFound; StateConflict for one that is completed or cancelled; VersionConflict.
         """
-        await self._lock_order(tx, order_id, ProductionStatus.CANCELLED, version)
-        await tx.execute(
-            update(Milestone)
-            .where(Milestone.order_id == order_id, Milestone.status != MilestoneStatus.PASSED)
-            .values(status=MilestoneStatus.CANCELLED)
-        )
+        order = await self._lock_order(tx, order_id, ProductionStatus.CANCELLED, version)
+        open_ones = (Milestone.order_id == order_id, Milestone.status != MilestoneStatus.PASSED)
+        milestones = await tx.fetch(select(Milestone).where(*open_ones).order_by(Milestone.position))
+        await tx.execute(update(Milestone).where(*open_ones).values(status=MilestoneStatus.CANCELLED))
+        await self._payments.refund(tx, order, milestones)
         return await self._change_order(
             tx, order_id, {"status": ProductionStatus.CANCELLED, "cancelled_at": func.now()}
         )
@@ -347,7 +380,8 @@ class ManufacturingRepository(Repository[Order]):
         result: InspectionResult,
         findings: dict[str, Any] | None = None,
     ) -> Inspection:
-        """Record what an inspector found at a completed milestone, which then has passed or failed.
+        """Record what an inspector found at a completed milestone, which then has passed or failed. One that has
+        passed is paid to the maker of the part, in the same transaction.
 
         Raises NotFound; StateConflict unless the milestone waits for inspection and its order is being made;
         MissingReference for an unknown inspector.
@@ -373,6 +407,8 @@ class ManufacturingRepository(Repository[Order]):
             .where(Milestone.id == milestone_id)
             .values(status=MilestoneStatus.PASSED if passed else MilestoneStatus.FAILED)
         )
+        if passed:
+            await self._payments.pay(tx, order, milestone)
         return inspection
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -383,6 +419,9 @@ class ManufacturingRepository(Repository[Order]):
             raise _no_step("order", order_id, order.status.value, to.value, ORDER_STEPS[order.status])
         _require_version("order", order, version)
         return order
+
+    async def _all_milestones(self, tx: Transaction, order_id: UUID) -> list[Milestone]:
+        return await tx.fetch(select(Milestone).where(Milestone.order_id == order_id).order_by(Milestone.position))
 
     async def _change_order(self, tx: Transaction, order_id: UUID, changes: dict[str, Any]) -> Order:
         changed: Order = await tx.fetch_one(

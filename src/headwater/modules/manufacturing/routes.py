@@ -20,6 +20,7 @@ from headwater.kernel.errors import (
     VersionConflict,
 )
 from headwater.kernel.pages import JsonPage, Page
+from headwater.kernel.rendering import Json
 from headwater.kernel.routes import PageQuery, Route
 from headwater.kernel.transaction import Transaction
 from headwater.modules.manufacturing.models import (
@@ -35,6 +36,7 @@ from headwater.modules.manufacturing.repository import (
     ManufacturingRepository,
     MilestoneRepository,
     NewMilestone,
+    OrderPayments,
     Progress,
     Statistics,
 )
@@ -66,6 +68,7 @@ class NewManufacturingOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=
     specifications: dict[str, Any] = {}
     milestones: Annotated[list[MilestoneBody], Meta(max_length=MILESTONES_MAX)] = []
     due_at: datetime | None = None
+    currency: Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9:_-]+$")] = "USD"
 
 
 class OrderStep(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -106,8 +109,8 @@ async def list_orders(query: ManufacturingOrderQuery, manufacturing: Manufacturi
     )
 
 
-async def get_order(order_id: UUID, manufacturing: ManufacturingRepository) -> Order:
-    return await manufacturing.get(order_id)
+async def get_order(order_id: UUID, manufacturing: ManufacturingRepository) -> Json[Order]:
+    return await manufacturing.get_json(order_id)
 
 
 async def get_progress(order_id: UUID, manufacturing: ManufacturingRepository) -> Progress:
@@ -123,7 +126,12 @@ async def create_order(body: NewManufacturingOrder, tx: Transaction, manufacturi
         specifications=body.specifications,
         milestones=[milestone.agreed() for milestone in body.milestones],
         due_at=body.due_at,
+        currency=body.currency,
     )
+
+
+async def get_payments(order_id: UUID, manufacturing: ManufacturingRepository) -> OrderPayments:
+    return await manufacturing.payments(order_id)
 
 
 async def advance_order(
@@ -176,8 +184,8 @@ async def record_inspection(
     )
 
 
-async def statistics(manufacturing: ManufacturingRepository) -> Statistics:
-    return await manufacturing.statistics()
+async def statistics(manufacturing: ManufacturingRepository) -> Json[Statistics]:
+    return await manufacturing.statistics_json()
 
 
 # Seeded rows: seeds.py plants them, and a test reads them.
@@ -200,6 +208,7 @@ _ORDER: dict[str, Any] = {
     "started_at": None,
     "completed_at": None,
     "cancelled_at": None,
+    "currency": "USD",
     "created_at": "2026-01-01T00:00:00Z",
     "updated_at": "2026-01-01T00:00:00Z",
     "version": 1,
@@ -214,6 +223,8 @@ _MILESTONE: dict[str, Any] = {
     "status": "pending",
     "due_at": "2026-01-15T00:00:00Z",
     "completed_at": None,
+    "payment": "due",
+    "settled_at": None,
     "created_at": "2026-01-01T00:00:00Z",
     "updated_at": "2026-01-01T00:00:00Z",
     "version": 1,
@@ -297,7 +308,9 @@ ROUTES: tuple[Route, ...] = (
         handler=advance_order,
         summary="Take an order to its next status",
         description="pending to in_production (with a milestone at least), to quality_check (the work of all is done), "
-        "to completed (all have passed inspection); from quality_check back to in_production for rework.",
+        "to completed (all have passed inspection); from quality_check back to in_production for rework. When "
+        "production starts, what the milestones are worth is held from the customer; refused when they "
+        "cannot pay.",
         scope="manufacturing:order:write",
         raises=(NotFound, StateConflict, VersionConflict, InvalidValue),
         path_examples=_ORDER_PATH,
@@ -310,11 +323,31 @@ ROUTES: tuple[Route, ...] = (
         path="/api/manufacturing/orders/{order_id}/cancel",
         handler=cancel_order,
         summary="Cancel an order",
-        description="Its milestones that have not passed inspection are cancelled with it.",
+        description="Its milestones that have not passed inspection are cancelled with it, and the customer gets back "
+        "what is held for them.",
         scope="manufacturing:order:write",
         raises=(NotFound, StateConflict, VersionConflict),
         path_examples=_ORDER_PATH,
         answer_example=_ORDER | {"status": "cancelled", "cancelled_at": "2026-01-02T00:00:00Z", "version": 2},
+        tag="manufacturing",
+    ),
+    Route(
+        method="GET",
+        path="/api/manufacturing/orders/{order_id}/payments",
+        handler=get_payments,
+        summary="Where the money of an order is",
+        description="By what its milestones are worth: due, held in escrow, paid to the maker, or given back.",
+        raises=(NotFound,),
+        path_examples=_ORDER_PATH,
+        answer_example={
+            "order_id": _ORDER_ID,
+            "currency": "USD",
+            "due": 0,
+            "held": 480_000,
+            "paid": 240_000,
+            "refunded": 0,
+            "escrow": 480_000,
+        },
         tag="manufacturing",
     ),
     Route(
@@ -382,7 +415,8 @@ ROUTES: tuple[Route, ...] = (
         path="/api/manufacturing/milestones/{milestone_id}/inspections",
         handler=record_inspection,
         summary="Record an inspection",
-        description="Of a completed milestone, which then has passed or failed. A failed one goes back to in_progress.",
+        description="Of a completed milestone, which then has passed or failed. One that has passed is paid to the "
+        "maker of the part in the same transaction; a failed one goes back to in_progress.",
         status=201,
         scope="manufacturing:inspection:write",
         raises=(NotFound, StateConflict, MissingReference, InvalidValue),

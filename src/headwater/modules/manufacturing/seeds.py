@@ -13,14 +13,17 @@ from sqlalchemy import select
 from headwater.kernel.seeds import FIRST_KEY, LAST_KEY, Sowing
 from headwater.modules.blockchain.models import Asset
 from headwater.modules.identity.models import User
+from headwater.modules.ledger.repository import LedgerRepository, Move, id_of
 from headwater.modules.manufacturing.models import (
     Inspection,
     InspectionResult,
     Milestone,
     MilestoneStatus,
     Order,
+    Payment,
     ProductionStatus,
 )
+from headwater.modules.manufacturing.payments import CURRENCY, hold_id, settle_id
 
 DEMO_ORDERS = 40
 LOAD_SHARE = 0.15
@@ -63,9 +66,53 @@ async def seed(sowing: Sowing) -> None:
     demo = sowing.profile == "demo"
     orders = DEMO_ORDERS if demo else max(1, int(sowing.rows * LOAD_SHARE / 6))
     first = 1 if demo else LOAD_FIRST
+    if demo:
+        await _move_money(sowing, people, parts, first, orders)
     for model in (Order, Milestone, Inspection):  # three passes over the same rows: nothing is kept in memory
         rows = (row for kind, row in _grow(sowing, people, parts, first, orders) if kind is model)
         await sowing.plant(model, rows, total=orders if model is Order else None)
+
+
+async def _move_money(sowing: Sowing, people: list[UUID], parts: list[UUID], first: int, orders: int) -> None:
+    """What the seeded orders have held, paid and given back, under the ids the verbs give it: once, however often."""
+    ledger = LedgerRepository(sowing.tx.postgres)
+    await ledger.open_asset(sowing.tx, CURRENCY, scale=2)
+    issuance = await ledger.account(sowing.tx, "system", None, CURRENCY, purpose="issuance", credit_limit=None)
+    issuers = {
+        row.id: row.issuer_id
+        for row in await sowing.tx.fetch(select(Asset.id, Asset.issuer_id).where(Asset.id.in_(parts)))
+    }
+    rows = list(_grow(sowing, people, parts, first, orders))
+    placed = {row["id"]: row for kind, row in rows if kind is Order}
+    users = sorted({row["user_id"] for row in placed.values()} | {issuers[row["asset_id"]] for row in placed.values()})
+    accounts = await ledger.accounts(sowing.tx, "user", users, CURRENCY)
+    escrows = await ledger.accounts(sowing.tx, "manufacturing", sorted(placed), CURRENCY, purpose="escrow")
+    moves: list[Move] = []
+    for kind, row in rows:
+        if kind is not Milestone:
+            continue
+        order, amount = placed[row["order_id"]], row["amount"]
+        customer, escrow = accounts[order["user_id"]].id, escrows[order["id"]].id
+        issued = id_of("seed", "manufacturing", row["id"])
+        moves.append(Move(id=issued, debit=issuance.id, credit=customer, amount=amount))
+        if row["payment"] is Payment.DUE:
+            continue
+        moves.append(Move(id=hold_id(row["id"]), debit=customer, credit=escrow, amount=amount))
+        maker = accounts[issuers[order["asset_id"]]].id
+        to = {Payment.PAID: maker, Payment.REFUNDED: customer}.get(row["payment"])
+        if to is not None:
+            moves.append(Move(id=settle_id(row["id"]), debit=escrow, credit=to, amount=amount))
+    for receipt in await ledger.post(sowing.tx, moves):
+        receipt.or_raise()
+
+
+def _payment(order: ProductionStatus, milestone: MilestoneStatus) -> Payment:
+    """Where the money of a milestone is, as the verbs would have moved it."""
+    if order is ProductionStatus.PENDING:
+        return Payment.DUE
+    return {MilestoneStatus.PASSED: Payment.PAID, MilestoneStatus.CANCELLED: Payment.REFUNDED}.get(
+        milestone, Payment.HELD
+    )
 
 
 def _grow(
@@ -108,6 +155,9 @@ def _grow(
             done = started + timedelta(days=2 * position)
             milestone_number = STEPS_MAX * number + position
             milestone_id = sowing.key("manufacturing.milestones", milestone_number)
+            # The orders of the load profile are from before the ledger: nothing is held for them.
+            payment = _payment(status, state) if sowing.profile == "demo" else Payment.DUE
+            settled = closed if payment is Payment.REFUNDED else done if payment is Payment.PAID else None
             yield (
                 Milestone,
                 {
@@ -119,6 +169,8 @@ def _grow(
                     "status": state,
                     "due_at": placed + timedelta(days=8 * position),
                     "completed_at": done if judged or state is MilestoneStatus.COMPLETED else None,
+                    "payment": payment,
+                    "settled_at": settled,
                     "created_at": placed,
                     "updated_at": done if judged else placed,
                 },

@@ -1,4 +1,4 @@
-"""Orders, trades and escrows: the tables of the market."""
+"""Markets, orders, the book, trades and escrows: the tables of trading."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
@@ -39,11 +39,65 @@ class EscrowState(enum.Enum):
     DISPUTED = "disputed"
 
 
+class Settlement(enum.Enum):
+    """When the two sides of a fill get what they traded: at once, or when its escrow is released."""
+
+    IMMEDIATE = "immediate"
+    ON_RELEASE = "on_release"
+
+
 _side = native_enum(Side, name="order_side", schema="trading")
 _order_status = native_enum(OrderStatus, name="order_status", schema="trading")
 _escrow_state = native_enum(EscrowState, name="escrow_state", schema="trading")
+_settlement = native_enum(Settlement, name="settlement", schema="trading")
 
-_resting = text("status in ('open', 'partially_filled')")
+
+class OpenMarket(Model, schema="trading"):
+    """The market of one asset: the currency it is traded in, and how its fills settle. Its row locks its book.
+
+    `money_id` and `token_id` are assets of the ledger, the escrows are accounts there; `batches` counts its changes.
+    """
+
+    __tablename__ = "markets"
+
+    asset_id: Mapped[UUID] = mapped_column(
+        ForeignKey("blockchain.assets.id", info={"message": "trading.markets: there is no such asset."}),
+        primary_key=True,
+    )
+    currency: Mapped[str]
+    settlement: Mapped[Settlement] = mapped_column(_settlement, server_default="immediate")
+    money_id: Mapped[int] = mapped_column(Integer)
+    token_id: Mapped[int] = mapped_column(Integer)
+    money_escrow: Mapped[int]
+    token_escrow: Mapped[int]
+    batches: Mapped[int] = mapped_column(server_default="0")
+    opened_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class RestingOrder(Model, schema="trading"):
+    """The book: what is left of each resting order, its hold in the ledger, and where its proceeds go.
+
+    Only the matcher writes it. It is narrow and apart from `orders`, so that a fill changes one column that no index
+    holds. `rank` is the price of a sell and the negative price of a buy: the lowest is the best on both sides. `number`
+    says who came first.
+    """
+
+    __tablename__ = "resting"
+    __table_args__ = (
+        CheckConstraint("remaining > 0", name="remaining"),
+        Index("resting_priority_idx", "asset_id", "side", "rank", "number", unique=True),
+    )
+
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+    asset_id: Mapped[UUID]
+    side: Mapped[Side] = mapped_column(_side)
+    rank: Mapped[int] = mapped_column(WholeNumber())
+    number: Mapped[int]
+    user_id: Mapped[UUID]
+    remaining: Mapped[int] = mapped_column(WholeNumber())
+    hold_id: Mapped[UUID]
+    pays: Mapped[int]
+    receives: Mapped[int]
 
 
 class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
@@ -65,8 +119,6 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
             name="status",
         ),
         CheckConstraint("(status = 'cancelled') = (cancelled_at is not null)", name="cancelled_at"),
-        # The order book: the resting orders of one asset and side by price, then by time.
-        Index("orders_book_idx", "asset_id", "side", "price", "created_at", "id", postgresql_where=_resting),
         Index("orders_user_id_created_at_id_idx", "user_id", "created_at", "id"),
         Index("orders_asset_id_created_at_id_idx", "asset_id", "created_at", "id"),
         Index("orders_created_at_id_idx", "created_at", "id"),

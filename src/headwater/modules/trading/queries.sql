@@ -1,21 +1,59 @@
+-- name: run
+-- Run a batch of commands against their markets. Rows: the outcome of each, in their order, and its order.
+select outcome, id, user_id, asset_id, side, price, quantity, filled_quantity, status, cancelled_at, created_at,
+       updated_at, version
+from trading.run(
+    :actions::text[], :given_ids::uuid[], :wanted_versions::bigint[], :given_users::uuid[], :given_assets::uuid[],
+    :given_sides::trading.order_side[], :given_prices::numeric[], :given_quantities::numeric[]
+)
+
+-- name: open_market
+-- Open the market of an asset if it is not; an unknown asset opens nothing.
+select trading.open_market(:asset_id::uuid, :currency::text, :settlement::trading.settlement)
+
+-- name: escrow_accounts
+-- Where the money and the tokens of an escrow lie in the ledger, and where each party wants to have them.
+select e.trade_id, t.quantity, m.money_escrow, m.token_escrow, bm.id as buyer_money, sm.id as seller_money,
+       bt.id as buyer_tokens, st.id as seller_tokens
+from trading.escrows as e
+join trading.trades as t on t.id = e.trade_id
+join trading.markets as m on m.asset_id = t.asset_id
+join ledger.accounts as bm
+  on bm.owner_kind = 'user' and bm.owner_id = e.buyer_id and bm.asset_id = m.money_id and bm.purpose = 'main'
+join ledger.accounts as sm
+  on sm.owner_kind = 'user' and sm.owner_id = e.seller_id and sm.asset_id = m.money_id and sm.purpose = 'main'
+join ledger.accounts as bt
+  on bt.owner_kind = 'user' and bt.owner_id = e.buyer_id and bt.asset_id = m.token_id and bt.purpose = 'main'
+join ledger.accounts as st
+  on st.owner_kind = 'user' and st.owner_id = e.seller_id and st.asset_id = m.token_id and st.purpose = 'main'
+where e.id = :escrow_id::uuid
+
+-- name: asset_exists
+-- Whether there is such an asset.
+select exists (select from blockchain.assets where id = :asset_id::uuid)
+
+-- name: user_exists
+-- Whether there is such a user.
+select exists (select from public.users where id = :user_id::uuid)
+
 -- name: order_book
--- The price levels of one asset, best first on each side, at most :depth a side. orders_book_idx gives them in order,
--- so that a deep book costs only the levels shown. Rows: side, price, quantity (still to fill), orders.
+-- The price levels of one asset, best first on each side, at most :depth a side. resting_priority_idx gives them in
+-- order, so that a deep book costs only the levels shown. Rows: side, price, quantity (still to fill), orders.
 (
-    select side, price, sum(quantity - filled_quantity) as quantity, count(*) as orders
-    from trading.orders
-    where asset_id = :asset_id::uuid and side = 'buy' and status in ('open', 'partially_filled')
-    group by side, price
-    order by price desc
+    select side, - rank as price, sum(remaining) as quantity, count(*) as orders
+    from trading.resting
+    where asset_id = :asset_id::uuid and side = 'buy'
+    group by side, rank
+    order by rank
     limit :depth::int
 )
 union all
 (
-    select side, price, sum(quantity - filled_quantity) as quantity, count(*) as orders
-    from trading.orders
-    where asset_id = :asset_id::uuid and side = 'sell' and status in ('open', 'partially_filled')
-    group by side, price
-    order by price
+    select side, rank as price, sum(remaining) as quantity, count(*) as orders
+    from trading.resting
+    where asset_id = :asset_id::uuid and side = 'sell'
+    group by side, rank
+    order by rank
     limit :depth::int
 )
 
@@ -39,10 +77,9 @@ cross join (
 with book as (
     select asset_id,
            count(*) as resting_orders,
-           max(price) filter (where side = 'buy') as best_bid,
-           min(price) filter (where side = 'sell') as best_ask
-    from trading.orders
-    where status in ('open', 'partially_filled')
+           max(- rank) filter (where side = 'buy') as best_bid,
+           min(rank) filter (where side = 'sell') as best_ask
+    from trading.resting
     group by asset_id
 ), history as (
     select asset_id,

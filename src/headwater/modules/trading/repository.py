@@ -1,31 +1,33 @@
-"""The verbs of trading: place and cancel orders, read the order book and the market.
+"""The verbs of trading: run commands against the market, read the order book and the market.
 
-Matching and settlement are the ledger's: no verb here fills an order, makes a trade or moves an escrow.
+Matching and settlement happen in one function of the database (`migrations/0003_matching.sql`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, select
 
-from headwater.kernel.cached import Tag, cached
-from headwater.kernel.errors import NotFound, StateConflict, VersionConflict
+from headwater.kernel.cached import Tag, cached, json_of
+from headwater.kernel.errors import MissingReference, NotFound, StateConflict, VersionConflict
 from headwater.kernel.pages import JsonPage, Page
-from headwater.kernel.postgres import Runner
+from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
+from headwater.kernel.rows import shape
+from headwater.kernel.transaction import Transaction
 from headwater.modules.blockchain.models import Asset
+from headwater.modules.trading.commands import Answer, Cancel, Outcome, Place, columns_of
 from headwater.modules.trading.models import Order, OrderStatus, Side, Trade
 
 QUERIES = Queries.load(__package__)
 
 DEPTH_MAX = 500
 """Price levels a side that one answer may show."""
-
-_RESTING = (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED)
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -41,8 +43,7 @@ class Level(msgspec.Struct, frozen=True):
 class OrderBook(msgspec.Struct, frozen=True):
     """What waits to be bought (bids, highest first) and sold (asks, lowest first), by price level.
 
-    `spread` is best ask less best bid, and null when a side is empty. It is negative while orders cross, which they can
-    until the ledger matches them.
+    `spread` is best ask less best bid, and null when a side is empty. It is never negative: orders that cross meet.
     """
 
     asset_id: UUID
@@ -90,39 +91,69 @@ class _Totals(msgspec.Struct, frozen=True):
     traded_value: int
 
 
+class TradeRepository(Repository[Trade]):
+    """The fills. Written by the matcher alone."""
+
+
 class TradingRepository(Repository[Order]):
     """Orders and the book they make. Prices and amounts are in minor units, quantities in the asset's smallest unit."""
 
-    async def place_order(
-        self, tx: Runner, *, user_id: UUID, asset_id: UUID, side: Side, price: int, quantity: int
-    ) -> Order:
-        """Put an order into the book. One statement.
+    def __init__(self, postgres: Postgres) -> None:
+        super().__init__(postgres)
+        self._trades = TradeRepository(postgres)
 
-        Raises MissingReference for an unknown user or asset, InvalidValue for a price or quantity out of range.
+    async def run(self, tx: Transaction, commands: Sequence[Place | Cancel]) -> list[Outcome]:
+        """Run commands in the order given, by one statement, and tell what became of each.
+
+        Orders are matched by price, then by time, at the price of the one that waited. What an order needs is reserved
+        in the ledger, and each fill moves through an escrow there, in the caller's transaction. A refused command
+        changes nothing and stops nothing. Raises InvalidValue for a malformed price or quantity, before anything runs.
+
+        The markets of the commands are locked until the transaction ends, then the accounts. A transaction of several
+        calls can therefore meet another one crosswise: put the commands into one call, or open it with
+        `Headwater.run`, which runs again after a deadlock.
         """
-        return await self.create(tx, user_id=user_id, asset_id=asset_id, side=side, price=price, quantity=quantity)
+        tx.require_block("run()")
+        if not commands:
+            return []
+        return await tx.fetch(QUERIES["run"], into=Outcome, **columns_of(commands))
 
-    async def cancel_order(self, tx: Runner, order_id: UUID, *, version: int | None = None) -> Order:
-        """Take what is not filled yet out of the book. One statement, which a fill at the same moment cannot pass.
+    async def place_order(
+        self, tx: Transaction, *, user_id: UUID, asset_id: UUID, side: Side, price: int, quantity: int
+    ) -> Order:
+        """Place an order, and return it as it stands after it was matched. One statement.
+
+        Raises MissingReference for an unknown user or asset, InvalidValue for a price or quantity out of range,
+        StateConflict when the user cannot pay for it.
+        """
+        place = Place(user_id=user_id, asset_id=asset_id, side=side, price=price, quantity=quantity)
+        [outcome] = await self.run(tx, [place])
+        if outcome.outcome is Answer.NO_USER:
+            raise MissingReference(
+                "trading.orders: there is no such user.", remedy="Check the id.", columns=["user_id"]
+            )
+        if outcome.outcome is Answer.NO_ASSET:
+            raise MissingReference(
+                "trading.orders: there is no such asset.", remedy="Check the id.", columns=["asset_id"]
+            )
+        if outcome.outcome is Answer.INSUFFICIENT_FUNDS:
+            raise _cannot_pay(place)
+        return _order(outcome)
+
+    async def cancel_order(self, tx: Transaction, order_id: UUID, *, version: int | None = None) -> Order:
+        """Take what is not filled yet out of the book, and give back what it reserved. One statement, which a fill at
+        the same moment cannot pass.
 
         Raises NotFound; StateConflict for an order that is filled or cancelled; VersionConflict if `version` is not its
         version any more.
         """
-        cancelled = (
-            update(Order)
-            .where(Order.id == order_id, Order.status.in_(_RESTING))
-            .values(status=OrderStatus.CANCELLED, cancelled_at=func.now())
-            .returning(Order)
-        )
-        if version is not None:
-            cancelled = cancelled.where(Order.version == version)
-        order: Order | None = await tx.fetch_one(cancelled)
-        if order is not None:
-            return order
-        current: Order | None = await tx.fetch_one(select(Order).where(Order.id == order_id))
-        if current is None:
+        [outcome] = await self.run(tx, [Cancel(order_id=order_id, version=version)])
+        if outcome.outcome is Answer.CANCELLED:
+            return _order(outcome)
+        if outcome.outcome is Answer.NO_ORDER:
             raise NotFound(f"There is no order {order_id}.", remedy="Check the id.", order_id=str(order_id))
-        if current.status not in _RESTING:
+        current = _order(outcome)
+        if outcome.outcome is Answer.NOT_OPEN:
             raise StateConflict(
                 f"The order {order_id} is {current.status.value} and cannot be cancelled.",
                 remedy="Only an open or partially filled order can be cancelled.",
@@ -134,6 +165,14 @@ class TradingRepository(Repository[Order]):
             current=current,
             remedy="Read it again and decide anew.",
             current_version=current.version,
+        )
+
+    async def trades(
+        self, asset_id: UUID, *, limit: int = 50, cursor: str | None = None, tx: Runner | None = None
+    ) -> Page[Trade]:
+        """A page of the trades of an asset, the newest first."""
+        return await self._trades.list(
+            Trade.asset_id == asset_id, order=(Trade.executed_at.desc(),), limit=limit, cursor=cursor, tx=tx
         )
 
     async def orders(
@@ -190,6 +229,8 @@ class TradingRepository(Repository[Order]):
             spread=asks[0].price - bids[0].price if bids and asks else None,
         )
 
+    order_book_json = json_of(order_book)
+
     @cached("market_analytics", tags=lambda limit: (Tag(Order), Tag(Trade), Tag(Asset)), ttl_seconds=1800)
     async def market_summary(self, *, limit: int = 20, tx: Runner | None = None) -> MarketSummary:
         """Orders by status, what was traded, and the `limit` most traded assets."""
@@ -197,6 +238,28 @@ class TradingRepository(Repository[Order]):
         totals: _Totals = await runner.fetch_one(QUERIES["market_totals"], into=_Totals)
         markets: list[Market] = await runner.fetch(QUERIES["markets"], into=Market, limit=limit)
         return MarketSummary(**msgspec.structs.asdict(totals), markets=markets)
+
+    market_summary_json = json_of(market_summary)
+
+
+def _order(outcome: Outcome) -> Order:
+    """The order of an outcome, as the value that reads return."""
+    order: Order = shape(Order).restore([getattr(outcome, name) for name in shape(Order).names])
+    return order
+
+
+def _cannot_pay(place: Place) -> StateConflict:
+    buying = place.side is Side.BUY
+    need = place.price * place.quantity if buying else place.quantity
+    what = "the market's currency" if buying else "the asset"
+    return StateConflict(
+        f"The user {place.user_id} cannot pay for the order: it needs {need} of {what}.",
+        remedy="Credit the account of the user in the ledger, cancel other orders, or place a smaller one.",
+        user_id=str(place.user_id),
+        asset_id=str(place.asset_id),
+        needed=need,
+        status=Answer.INSUFFICIENT_FUNDS.value,
+    )
 
 
 def _fitting(

@@ -1,28 +1,54 @@
-"""Seeds of trading: a market with a past and a book that has depth on both sides and does not cross."""
+"""Seeds of trading: a market with a past and a book that has depth on both sides and does not cross.
+
+Traders have in the ledger what their orders need. In the demo what is filled has moved through escrows, and the last
+two markets settle on release, so that there are escrows to decide. The trades of the load profile are from before the
+ledger: they have no escrow.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import count, islice
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
 from headwater.kernel.seeds import FIRST_KEY, LAST_KEY, Sowing
+from headwater.kernel.transaction import Transaction
 from headwater.modules.blockchain.models import Asset, PriceFeed
 from headwater.modules.identity.models import User
-from headwater.modules.trading.models import Order, OrderStatus, Side, Trade
+from headwater.modules.ledger.repository import LedgerRepository, Move, id_of
+from headwater.modules.trading.markets import MarketRepository, token_of
+from headwater.modules.trading.models import (
+    Escrow,
+    EscrowState,
+    OpenMarket,
+    Order,
+    OrderStatus,
+    Settlement,
+    Side,
+    Trade,
+)
 
 MARKETS = 12
 """Assets that get a market in the demo profile."""
+LOAD_MARKETS = 200
+"""Assets that get a market in the load profile, beside those of the demo."""
 LEVELS = 10
 LOAD_SHARE = 0.35
 """Which part of the rows of `load:N` are orders and trades."""
 LOAD_FIRST = 1_000_001
 """Numbers from here on belong to the load profile, so that it can be planted beside the demo."""
+
+TRADERS = 5
+"""Users who trade one asset in the load profile."""
+ON_RELEASE = 2
+"""Markets of the demo that settle when an escrow is released."""
+_MOVES = 1_000
 
 Row = Mapping[str, Any]
 
@@ -43,7 +69,7 @@ async def seed(sowing: Sowing) -> None:
         select(Asset.id, newest.label("price"))
         .where(Asset.id.between(FIRST_KEY, LAST_KEY))
         .order_by(Asset.id)
-        .limit(MARKETS if sowing.profile == "demo" else 200)
+        .limit(MARKETS if sowing.profile == "demo" else MARKETS + LOAD_MARKETS)
     )
     if len(users) < 2 or not assets:
         return
@@ -51,12 +77,126 @@ async def seed(sowing: Sowing) -> None:
     if sowing.profile == "demo":
         mids = [max(1_000, int((row.price or 250) * 100)) for row in assets]
         orders, trades = _Demo(sowing, user_ids, asset_ids, mids).grow()
-        await sowing.plant(Order, orders, total=len(orders))
+        escrows = list(_escrows(sowing, orders, trades, asset_ids[-ON_RELEASE:]))
+        desk = _Desk(sowing.tx, asset_ids)
+        await desk.open(asset_ids[-ON_RELEASE:])
+        await desk.endow(orders)
+        await desk.settle(trades, escrows)
+        await sowing.plant(Order, orders, total=len(orders))  # the book takes the open ones in, and reserves for them
         await sowing.plant(Trade, trades, total=len(trades))
+        await sowing.plant(Escrow, escrows, total=len(escrows))
         return
+    asset_ids = asset_ids[MARKETS:] or asset_ids  # those of the demo have their prices
     pairs = max(1, int(sowing.rows * LOAD_SHARE / 2.25))  # a pair is two orders, and every fourth one a trade
+    desk = _Desk(sowing.tx, asset_ids)
+    await desk.open(())
+    await desk.endow(row for row in _load_orders(sowing, user_ids, asset_ids, pairs))
     await sowing.plant(Order, _load_orders(sowing, user_ids, asset_ids, pairs), total=2 * pairs)
     await sowing.plant(Trade, _load_trades(sowing, asset_ids, pairs), total=(pairs + 3) // 4)
+
+
+class _Desk:
+    """Opens the markets, and moves in the ledger what the seeded orders need and what the seeded trades have moved.
+
+    The transfers have ids of their own that follow from what they are for: sowing again moves nothing again, and
+    `clear`, which leaves the ledger's history alone, does not stumble over them.
+    """
+
+    def __init__(self, tx: Transaction, asset_ids: list[UUID]) -> None:
+        self._tx = tx
+        self._ledger = LedgerRepository(tx.postgres)
+        self._markets = MarketRepository(tx.postgres)
+        self._asset_ids = asset_ids
+        self._open: dict[UUID, OpenMarket] = {}
+        self._accounts: dict[tuple[UUID, str], int] = {}
+
+    async def open(self, on_release: Sequence[UUID]) -> None:
+        for asset_id in self._asset_ids:
+            found = await self._markets.find(asset_id, tx=self._tx)
+            if found is None:
+                settlement = Settlement.ON_RELEASE if asset_id in on_release else Settlement.IMMEDIATE
+                found = await self._markets.open_market(self._tx, asset_id, settlement=settlement)
+            self._open[asset_id] = found
+
+    async def endow(self, orders: Iterable[Row]) -> None:
+        """Issue to each trader what all of their orders are worth: money for the buys, tokens for the sells."""
+        needs: dict[tuple[UUID, str], int] = defaultdict(int)
+        owners: dict[str, set[UUID]] = defaultdict(set)
+        profile = 0
+        for order in orders:
+            market = self._open[order["asset_id"]]
+            buying = order["side"] is Side.BUY
+            code = market.currency if buying else token_of(order["asset_id"])
+            needs[order["user_id"], code] += order["quantity"] * (order["price"] if buying else 1)
+            for asset in (market.currency, token_of(order["asset_id"])):
+                owners[asset].add(order["user_id"])
+            profile += 1
+        for code, users in sorted(owners.items()):
+            accounts = await self._ledger.accounts(self._tx, "user", sorted(users), code)
+            self._accounts |= {(user, code): account.id for user, account in accounts.items()}
+        issuances: dict[str, int] = {}
+        for code in sorted(owners):
+            account = await self._ledger.account(self._tx, "system", None, code, purpose="issuance", credit_limit=None)
+            issuances[code] = account.id
+        await self._post(
+            Move(
+                id=id_of("seed", "trading", profile, user, code),
+                debit=issuances[code],
+                credit=self._accounts[user, code],
+                amount=amount,
+            )
+            for (user, code), amount in sorted(needs.items())
+        )
+
+    async def settle(self, trades: list[Row], escrows: list[Row]) -> None:
+        """Move what was traded into escrow, and out of it where the escrow is settled."""
+        moves: list[Move] = []
+        for trade, escrow in zip(trades, escrows, strict=True):
+            market, token = self._open[trade["asset_id"]], token_of(trade["asset_id"])
+            buyer, seller = escrow["buyer_id"], escrow["seller_id"]
+            held = (
+                ("money", market.currency, market.money_escrow, escrow["amount"], buyer, seller),
+                ("tokens", token, market.token_escrow, trade["quantity"], seller, buyer),
+            )
+            for what, code, account, amount, payer, receiver in held:
+                paid = id_of("seed", "trade", trade["id"], what)
+                moves.append(Move(id=paid, debit=self._accounts[payer, code], credit=account, amount=amount))
+                to = {EscrowState.RELEASED: receiver, EscrowState.REFUNDED: payer}.get(escrow["state"])
+                if to is not None:
+                    out = id_of("escrow", escrow["id"], what)
+                    moves.append(Move(id=out, debit=account, credit=self._accounts[to, code], amount=amount))
+        await self._post(moves)
+
+    async def _post(self, moves: Iterable[Move]) -> None:
+        waiting = iter(moves)
+        while some := list(islice(waiting, _MOVES)):
+            for receipt in await self._ledger.post(self._tx, some):
+                receipt.or_raise()
+
+
+def _escrows(sowing: Sowing, orders: list[Row], trades: list[Row], on_release: list[UUID]) -> Iterator[Row]:
+    """An escrow for each trade: released, or held, disputed or refunded where the market settles on release."""
+    user_of = {order["id"]: order["user_id"] for order in orders}
+    waiting = (EscrowState.HELD, EscrowState.DISPUTED, EscrowState.REFUNDED)
+    # The first is one to decide: the examples of the routes show it.
+    numbers = count(1)
+    later = count(len(trades) + 1)
+    for trade in trades:
+        held = trade["asset_id"] in on_release
+        number = next(numbers) if held else next(later)
+        state = waiting[(number - 1) % 3] if held else EscrowState.RELEASED
+        settled = state in (EscrowState.RELEASED, EscrowState.REFUNDED)
+        yield {
+            "id": sowing.key("trading.escrows", number),
+            "trade_id": trade["id"],
+            "buyer_id": user_of[trade["buy_order_id"]],
+            "seller_id": user_of[trade["sell_order_id"]],
+            "amount": trade["price"] * trade["quantity"],
+            "state": state,
+            "settled_at": trade["executed_at"] if settled else None,
+            "created_at": trade["executed_at"],
+            "updated_at": trade["executed_at"],
+        }
 
 
 class _Demo:
@@ -169,7 +309,7 @@ def _load_orders(sowing: Sowing, user_ids: list[UUID], asset_ids: list[UUID], pa
             number = LOAD_FIRST + 2 * pair + (side is Side.SELL)
             yield {
                 "id": sowing.key("trading.orders", number),
-                "user_id": user_ids[number * 7_919 % len(user_ids)],
+                "user_id": user_ids[(asset_ids.index(asset_id) + number % TRADERS) % len(user_ids)],
                 "asset_id": asset_id,
                 "side": side,
                 "price": mid if filled else price,

@@ -1,0 +1,162 @@
+"""Proof: recompute everything that the ledger says, name the first row that is wrong, seal, export and check digests.
+
+Nothing here trusts what the functions wrote: sums, versions, balances, holds and chains are made again from the rows of
+`ledger.transfers`. A digest that was kept elsewhere proves that not even the owner of the database has rewritten what
+it covers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from headwater.kernel.errors import InvalidValue
+from headwater.kernel.postgres import Postgres, Runner
+from headwater.kernel.queries import Queries
+from headwater.kernel.transaction import transaction
+
+CHECKS = Queries.load(__package__, "proof.sql")
+
+STEPS_PER_WORKER = 8
+"""How many ranges of accounts each worker gets, so that none waits long for the last."""
+ACCOUNTS_PER_STEP_MAX = 50_000
+
+_TABLES = ("rows", "zero_sum", "limits", "holds", "reversals", "answers")
+_ORDER = (*_TABLES, "chains", "seals", "seal_again", "digest")
+
+Tell = Callable[[str], None]
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to keep elsewhere: the digest of a seal, over every transfer up to it."""
+
+    seal: int
+    transfers: int
+    digest: str
+    sealed_at: datetime
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """The first row that a check found wrong."""
+
+    check: str
+    place: str
+    message: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a verification looked at, and what it found."""
+
+    transfers: int
+    accounts: int
+    assets: int
+    holds: int
+    seals: int
+    unsealed: int
+    seconds: float
+    faults: list[Fault]
+
+    @property
+    def sound(self) -> bool:
+        return not self.faults
+
+
+async def seal(tx: Runner) -> Digest | None:
+    """Seal what is finished; the digest of the newest seal, or None while there is none."""
+    await tx.fetch(CHECKS["seal"])
+    return await newest_digest(tx)
+
+
+async def newest_digest(tx: Runner) -> Digest | None:
+    """The digest of the newest seal, or None."""
+    row = await tx.fetch_one(CHECKS["newest_digest"])
+    if row is None:
+        return None
+    return Digest(seal=row.number, transfers=row.transfers, digest=row.digest.hex(), sealed_at=row.created_at)
+
+
+def read_digest(text: str | bytes) -> Digest:
+    """A digest as it was exported. Raises InvalidValue."""
+    try:
+        return msgspec.json.decode(text, type=Digest)
+    except msgspec.DecodeError as wrong:
+        raise InvalidValue(
+            f"This is no digest of a ledger: {wrong}.", remedy="Give the file that `ledger verify --export` wrote."
+        ) from None
+
+
+async def verify(
+    postgres: Postgres, *, digest: Digest | None = None, workers: int = 2, tell: Tell | None = None
+) -> Report:
+    """Recompute everything, each check in one statement of its own, several at a time. Writers are not held up.
+
+    The faults are in the report: the first bad row of each check, the plainest check first.
+    """
+    started = perf_counter()
+    counts = await postgres.fetch_one(CHECKS["counts"])
+    seals = await postgres.fetch(CHECKS["seals"])
+    faults = _seals(seals, digest)
+    work = _work(counts.highest or 0, seals, workers)
+
+    async def worker() -> None:
+        async with transaction(postgres) as tx:
+            for setting in ("SET LOCAL statement_timeout = 0", "SET LOCAL work_mem = '64MB'"):
+                await tx.connection.execute(setting)
+            for name, arguments in work:
+                for row in await tx.fetch(CHECKS[name], **arguments):
+                    faults.append(Fault(name, row.place, row.message))
+                if tell is not None:
+                    tell(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(workers):
+            group.create_task(worker())
+    faults.sort(key=lambda fault: _ORDER.index(fault.check))
+    return Report(
+        transfers=counts.transfers,
+        accounts=counts.accounts,
+        assets=counts.assets,
+        holds=counts.holds,
+        seals=len(seals),
+        unsealed=counts.transfers - sum(row.transfers for row in seals),
+        seconds=perf_counter() - started,
+        faults=faults,
+    )
+
+
+def _work(highest: int, seals: Sequence[Any], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What there is to do: the long ones first."""
+    step = max(1, min(ACCOUNTS_PER_STEP_MAX, highest // (workers * STEPS_PER_WORKER) + 1))
+    for low in range(0, highest + 1, step):
+        yield "chains", {"low": low, "high": low + step}
+    yield "chains", {"low": highest // step * step + step, "high": 2**63 - 1}  # accounts that are not there
+    for row in seals:
+        yield "seal_again", {"number": row.number}
+    for name in _TABLES:
+        yield name, {}
+
+
+def _seals(seals: Sequence[Any], digest: Digest | None) -> list[Fault]:
+    """The faults of the chain of seals, and of a digest that was kept elsewhere."""
+    faults = []
+    for row in seals:
+        place = f"ledger.seals {row.number}"
+        if row.number != row.follows or row.xid_from != row.begins:
+            faults.append(Fault("seals", place, "it does not begin where the one before ends"))
+        elif row.digest != row.again:
+            faults.append(Fault("seals", place, "it was rewritten: its digest is not that of its content"))
+    if digest is not None:
+        sealed = [row for row in seals if row.number == digest.seal]
+        place = f"ledger.seals {digest.seal}"
+        if not sealed:
+            faults.append(Fault("digest", place, "the seal of the exported digest is gone"))
+        elif sealed[0].digest.hex() != digest.digest:
+            faults.append(Fault("digest", place, "it is not the one whose digest was exported"))
+        elif sum(row.transfers for row in seals if row.number <= digest.seal) != digest.transfers:
+            faults.append(Fault("digest", place, "it covers another number of transfers than the exported digest"))
+    return faults[:1] if digest is None else faults

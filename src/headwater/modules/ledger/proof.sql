@@ -1,0 +1,142 @@
+-- name: seal
+-- Seal what is finished; null when nothing new is.
+select (ledger.seal()).number
+
+-- name: newest_digest
+-- The newest seal, and how many transfers there are up to it.
+select s.number, s.digest, s.created_at, (select sum(x.transfers)::bigint from ledger.seals as x) as transfers
+from ledger.seals as s order by s.number desc limit 1
+
+-- name: counts
+-- How much there is to look at, and the highest account.
+select (select count(*) from ledger.transfers) as transfers,
+       (select count(*) from ledger.accounts) as accounts,
+       (select count(*) from ledger.assets) as assets,
+       (select count(*) from ledger.holds) as holds,
+       (select max(id) from ledger.accounts) as highest
+
+-- name: rows
+-- Transfers that say what none can say: no amount, one account, halves of a side, accounts that are not there or of
+-- two assets.
+select 'ledger.transfers ' || t.id as place,
+       case when d.id is null or c.id is null then 'one of its accounts is not there'
+            when d.asset_id <> c.asset_id then 'its accounts count different assets'
+            else 'the row contradicts itself' end as message
+from ledger.transfers as t
+left join ledger.accounts as d on d.id = t.debit_account_id
+left join ledger.accounts as c on c.id = t.credit_account_id
+where d.id is null or c.id is null or d.asset_id <> c.asset_id
+   or t.amount <= 0 or t.debit_account_id = t.credit_account_id
+   or (t.state = 'posted') <> (t.credit_version is not null)
+   or (t.credit_version is null) <> (t.credit_balance_after is null)
+   or (t.pending_id is null) <> (t.released is null)
+   or t.state in ('voided', 'expired') and t.pending_id is null
+   or t.released < t.amount
+order by t.created_at, t.id
+limit 1
+
+-- name: zero_sum
+-- Assets whose accounts do not add up to nothing.
+select 'ledger.assets ' || s.code as place, 'the balances of its accounts add up to ' || sum(a.balance) as message
+from ledger.assets as s join ledger.accounts as a on a.asset_id = s.id
+group by s.id, s.code
+having sum(a.balance) <> 0
+order by s.id
+limit 1
+
+-- name: limits
+-- Accounts that are overdrawn, holds counted.
+select 'ledger.accounts ' || a.id as place,
+       format('%s less %s held is below the credit limit of %s', a.balance, a.held, a.credit_limit) as message
+from ledger.accounts as a
+where a.balance - a.held < - a.credit_limit or a.held < 0
+order by a.id
+limit 1
+
+-- name: chains
+-- Accounts of a range that are not what their transfers make them: versions, balance, holds, the head of the chain.
+select coalesce(r.place, 'ledger.accounts ' || coalesce(a.id, r.account)) as place,
+       case when r.fault is not null then r.fault
+            when a.id is null then format('account %s has transfers and is not there', r.account)
+            when a.version <> coalesce(r.versions, 0) then
+                format('account %s is at version %s, its transfers end at %s', a.id, a.version, coalesce(r.versions, 0))
+            when a.balance <> coalesce(r.balance, 0) then
+                format('account %s has the balance %s, its transfers make %s', a.id, a.balance, coalesce(r.balance, 0))
+            when a.held <> coalesce(r.held, 0) then
+                format('account %s holds %s, its transfers make %s', a.id, a.held, coalesce(r.held, 0))
+            else format('account %s: the chain of its transfers does not end where the account says', a.id) end
+       as message
+from (select x.* from ledger.accounts as x where x.id >= :low::bigint and x.id < :high::bigint) as a
+full join ledger.recomputed(:low::bigint, :high::bigint) as r on r.account = a.id
+where r.fault is not null or a.id is null or a.version <> coalesce(r.versions, 0)
+   or a.balance <> coalesce(r.balance, 0) or a.held <> coalesce(r.held, 0) or a.head <> coalesce(r.head, ''::bytea)
+order by coalesce(a.id, r.account)
+limit 1
+
+-- name: holds
+-- Holds that are not what was reserved less what was released, or that have no beginning.
+select 'ledger.holds ' || coalesce(h.transfer_id, t.id) as place,
+       case when t.id is null then 'there is no pending transfer of this hold'
+            when h.transfer_id is null then 'the hold of this pending transfer is gone'
+            when h.debit_account_id <> t.debit_account_id or h.credit_account_id <> t.credit_account_id
+              or e.strange then 'its parts are of other accounts'
+            else format('%s are left, in the state %s; its transfers make %s', h.remaining, h.state,
+                        t.amount - coalesce(e.released, 0)) end as message
+from (select x.* from ledger.transfers as x where x.state = 'pending') as t
+full join ledger.holds as h on h.transfer_id = t.id
+left join (
+    select x.pending_id, sum(x.released) as released,
+           (array_agg(x.state order by x.debit_version desc))[1] as ended,
+           bool_or(x.debit_account_id <> p.debit_account_id or x.credit_account_id <> p.credit_account_id) as strange
+    from ledger.transfers as x join ledger.transfers as p on p.id = x.pending_id
+    where x.pending_id is not null
+    group by x.pending_id
+) as e on e.pending_id = t.id
+where t.id is null or h.transfer_id is null or e.strange
+   or h.debit_account_id <> t.debit_account_id or h.credit_account_id <> t.credit_account_id
+   or h.remaining <> t.amount - coalesce(e.released, 0)
+   or h.state <> case when t.amount > coalesce(e.released, 0) then 'pending'::ledger.transfer_state else e.ended end
+order by t.created_at, t.id
+limit 1
+
+-- name: reversals
+-- Reversals that do not undo what they name, or that are not remembered as the one.
+select 'ledger.transfers ' || coalesce(t.id, v.reversed_by) as place,
+       case when t.id is null then 'it is remembered as a reversal and is not there'
+            when o.id is null then 'the transfer that it reverses is not there'
+            when v.transfer_id is null then 'it is not remembered as a reversal'
+            else 'it does not move back what it names' end as message
+from (select x.* from ledger.transfers as x where x.reverses_id is not null) as t
+full join ledger.reversals as v on v.transfer_id = t.reverses_id and v.reversed_by = t.id
+left join ledger.transfers as o on o.id = t.reverses_id
+where t.id is null or o.id is null or v.transfer_id is null or o.amount <> t.amount
+   or o.debit_account_id <> t.credit_account_id or o.credit_account_id <> t.debit_account_id
+limit 1
+
+-- name: answers
+-- Ids that were both done and refused.
+select 'ledger.transfers ' || t.id as place, 'it was done, and its id was refused' as message
+from ledger.refusals as r join ledger.transfers as t on t.id = r.id
+limit 1
+
+-- name: seals
+-- The seals in their order.
+select s.number, s.xid_from, s.xid_to, s.transfers, s.root, s.digest, s.created_at,
+       ledger.digest_of(coalesce(lag(s.digest) over (order by s.number), ''::bytea), s) as again,
+       coalesce(lag(s.number) over (order by s.number), 0) + 1 as follows,
+       coalesce(lag(s.xid_to) over (order by s.number), 0) as begins
+from ledger.seals as s
+order by s.number
+
+-- name: seal_again
+-- What a seal covers, made again.
+select 'ledger.seals ' || s.number as place,
+       case when found.transfers <> s.transfers
+            then format('it covers %s transfers, and there are %s', s.transfers, found.transfers)
+            else 'a transfer that it covers has changed' end as message
+from ledger.seals as s
+cross join lateral (
+    select count(*) as transfers, coalesce(ledger.chain(ledger.said(t) order by t.xid, t.id), ''::bytea) as root
+    from ledger.transfers as t where t.xid >= s.xid_from and t.xid < s.xid_to
+) as found
+where s.number = :number::bigint and (found.transfers <> s.transfers or found.root <> s.root)

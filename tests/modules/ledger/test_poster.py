@@ -1,0 +1,90 @@
+"""Callers who wait for one transfer each travel together, and none pays for another's mistake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+
+from headwater.kernel.errors import InvalidValue, Unreachable
+from headwater.kernel.lifecycle import Headwater
+from headwater.modules.ledger.commands import AnyCommand, Move, Receipt, Status
+from headwater.modules.ledger.poster import BATCH_MAX, FLIGHTS_MAX, Poster
+from headwater.modules.ledger.repository import LedgerRepository
+
+from .conftest import Purse
+
+
+async def test_concurrent_callers_share_calls_and_each_gets_its_own_receipt(purse: Purse, headwater: Headwater) -> None:
+    sizes: list[int] = []
+
+    async def counted(commands: Sequence[AnyCommand]) -> list[Receipt]:
+        sizes.append(len(commands))
+        return await purse.ledger.post(headwater.postgres, commands)
+
+    poster = Poster(counted)
+    moves = [Move(debit=purse.issuance, credit=purse.alice, amount=n + 1) for n in range(300)]
+    told = await asyncio.gather(*(poster.submit((move,)) for move in moves))
+    assert [(r.id, r.amount) for [r] in told] == [(m.id, m.amount) for m in moves]
+    assert sum(sizes) == 300
+    assert len(sizes) < 30
+    assert max(sizes) <= BATCH_MAX
+
+
+async def test_a_command_that_cannot_be_sent_fails_alone(purse: Purse) -> None:
+    good = [purse.ledger.post_one(Move(debit=purse.alice, credit=purse.bob, amount=1)) for _ in range(20)]
+    bad = purse.ledger.post_one(Move(debit=2**70, credit=purse.bob, amount=1))
+    told = await asyncio.gather(*good[:10], bad, *good[10:], return_exceptions=True)
+    assert isinstance(told.pop(10), InvalidValue)
+    assert all(isinstance(r, Receipt) and r.done for r in told)
+
+
+async def test_a_lost_reply_is_asked_for_again_with_the_same_ids(purse: Purse, headwater: Headwater) -> None:
+    """Every first reply is lost after the commit: nothing is done twice, and every caller hears what happened."""
+    asked: set[object] = set()
+
+    async def losing(commands: Sequence[AnyCommand]) -> list[Receipt]:
+        told = await purse.ledger.post(headwater.postgres, commands)
+        if commands[0].id not in asked:
+            asked.add(commands[0].id)
+            raise Unreachable("The connection broke.")
+        return told
+
+    poster = Poster(losing)
+    moves = [Move(debit=purse.alice, credit=purse.bob, amount=30) for _ in range(50)]
+    told = [r for [r] in await asyncio.gather(*(poster.submit((move,)) for move in moves))]
+    assert all(r.repeated for r in told)
+    assert [r.status for r in told].count(Status.DONE) == 33
+    assert (await purse.ledger.get(purse.alice)).balance == 10
+
+
+async def test_a_caller_that_gives_up_takes_nothing_from_the_others(purse: Purse) -> None:
+    tasks = [
+        asyncio.create_task(purse.ledger.post_one(Move(debit=purse.alice, credit=purse.bob, amount=1)))
+        for _ in range(20)
+    ]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    told = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(told[3], asyncio.CancelledError)
+    assert all(isinstance(r, Receipt) and r.done for at, r in enumerate(told) if at != 3)
+
+
+async def test_a_store_that_stays_away_is_reported_to_every_caller() -> None:
+    async def away(commands: Sequence[AnyCommand]) -> list[Receipt]:
+        raise Unreachable("PostgreSQL does not answer.")
+
+    poster = Poster(away)
+    told = await asyncio.gather(
+        *(poster.submit((Move(debit=1, credit=2, amount=1, id=uuid4()),)) for _ in range(3 * FLIGHTS_MAX)),
+        return_exceptions=True,
+    )
+    assert all(isinstance(one, Unreachable) for one in told)
+
+
+async def test_a_linked_command_does_not_travel_alone(purse: Purse) -> None:
+    with pytest.raises(InvalidValue, match="not alone"):
+        await purse.ledger.post_one(Move(debit=purse.alice, credit=purse.bob, amount=1, linked=True))
+    assert isinstance(purse.ledger, LedgerRepository)
