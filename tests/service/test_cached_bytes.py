@@ -10,13 +10,14 @@ from uuid import uuid4
 
 import httpx
 import pytest_asyncio
+from tests.modules.trading.marketplace import Marketplace
 
 from headwater.followers.invalidation import relaying
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
 from headwater.modules.blockchain.models import Asset, ChainUser
 from headwater.modules.identity.models import User
-from headwater.modules.trading.models import Order, Side
+from headwater.modules.trading.models import Order
 from headwater.service.app import create_app
 from headwater.systems.everything import EVERYTHING
 
@@ -46,9 +47,9 @@ async def make_order(hw: Headwater) -> Any:
     asset = await hw.repository(Asset).create(
         hw.autocommit, asset_type="servo", issuer_id=user.id, name=f"Part {unique}", symbol=unique.upper()
     )
-    return await hw.repository(Order).create(
-        hw.autocommit, user_id=user.id, asset_id=asset.id, side=Side.BUY, price=118_400, quantity=25
-    )
+    marketplace = Marketplace(hw, [user.id], [asset.id])
+    await marketplace.give(user.id, 10**8)
+    return await marketplace.place(0, price=118_400, quantity=25)
 
 
 async def alter(hw: Headwater, pattern: str, old: bytes, new: bytes) -> None:
@@ -115,6 +116,5 @@ async def test_a_result_is_sent_as_it_lies_in_the_cache_and_ends_with_what_it_wa
         while (await client.get(path)).json()["best_bid"] != 999_999:
             with contextlib.suppress(ValueError):
                 await alter(hw, f"order_book:*{order.asset_id}*", b'"best_bid":118400', b'"best_bid":999999')
-    await hw.repository(Order).update(hw.autocommit, order.id, quantity=26)
-    book = (await client.get(path)).json()
-    assert (book["best_bid"], book["bids"][0]["quantity"]) == (118_400, 26)
+    await Marketplace(hw, [order.user_id], [order.asset_id]).cancel(order.id)
+    assert (await client.get(path)).json()["best_bid"] is None
