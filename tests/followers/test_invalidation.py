@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest_asyncio
 from sqlalchemy import text
+from tests.kernel.caching import TRUNCATE_USERS
 
 from headwater.embedded.valkey import EmbeddedValkey
 from headwater.followers.invalidation import Cursor, Invalidation, relay_standing, relaying
@@ -140,7 +141,7 @@ async def test_a_truncated_table_begins_a_new_generation(
     async with trusting(headwater, settings):
         user = await users.create(headwater.autocommit, email=f"{uuid4()}@b.example")
         assert await users.find(user.id) == user
-        await foreign.execute("truncate users cascade")
+        await foreign.execute(TRUNCATE_USERS)
 
         async def gone() -> None:
             while await users.find(user.id) is not None:  # noqa: ASYNC110

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from headwater.kernel.cached_rows import Entity
 
 
+TRUNCATE_USERS = "set local session_replication_role = replica; truncate users cascade"
+"""What refers to users may refuse to be emptied; as in a restore, only capture is always on."""
+
+
 def system_of(level: Level = "bounded", *, near: int = 0) -> System:
     """The users alone, cached at a level."""
     module = Module(name="identity", package="headwater.modules.identity", summary="")

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from sqlalchemy import update
+from tests.kernel.caching import TRUNCATE_USERS
 
 from headwater.embedded.valkey import EmbeddedValkey
 from headwater.followers.invalidation import relaying
@@ -120,7 +121,7 @@ async def test_a_foreign_writer_is_heard_of(hw: Headwater, database: str) -> Non
             await asyncio.sleep(0.001)
 
     await asyncio.wait_for(seen(), 1)
-    await foreign.execute("truncate users cascade")
+    await foreign.execute(TRUNCATE_USERS)
     await foreign.close()
 
     async def gone() -> None:

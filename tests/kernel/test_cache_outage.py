@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from benchmarks.valkey_pair import ValkeyPair
-from tests.kernel.caching import cache_of, kind_of, make_user, name_in, system_of, told, trusted, until
+from tests.kernel.caching import TRUNCATE_USERS, cache_of, kind_of, make_user, name_in, system_of, told, trusted, until
 
 from headwater.followers.invalidation import relaying
 from headwater.kernel.lifecycle import Headwater
@@ -215,7 +215,7 @@ async def test_a_truncated_strict_table_is_empty_for_everyone_when_the_transacti
         user = await make_user(writer, name="0")
         await name_in(reader, user)
         async with writer.transaction() as tx:
-            await tx.connection.execute("truncate users cascade")
+            await tx.connection.execute(TRUNCATE_USERS)
         assert await reader.repository(User).find(user.id) is None
 
 

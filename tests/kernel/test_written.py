@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from tests.kernel.caching import cache_of, kind_of, make_user
+from tests.kernel.caching import TRUNCATE_USERS, cache_of, kind_of, make_user
 
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.written import CHANGES_MAX, Written, tag_name, tags_of
@@ -44,7 +44,7 @@ async def test_what_cannot_be_told_key_by_key_says_so(headwater: Headwater) -> N
     for statement, arguments, complete in (
         (many, (CHANGES_MAX,), True),
         (many.replace("many", "more"), (CHANGES_MAX + 1,), False),
-        ("truncate users cascade", (), False),
+        (TRUNCATE_USERS, (), False),
     ):
         async with headwater.transaction() as tx:
             await tx.connection.execute(statement, *arguments)
