@@ -68,7 +68,7 @@ async def benchmark(short: bool) -> Findings:
         "tables of ten columns that differ in their policy alone. The pool holds 16 connections. No ticker runs.",
     )
     content = rows(2_000 if short else 20_000)
-    rounds, seconds = (2, 0.05) if short else (20, 0.1)
+    rounds, seconds = (2, 0.05) if short else (40, 0.07)
     async with durable_postgres() as postgres:
         dsn = postgres.socket_dsn
         await migrate(System("benchmark", []), Settings(database_url=dsn))

@@ -85,8 +85,8 @@ async def benchmark(short: bool) -> Findings:
         await migrate(System("benchmark", []), Settings(database_url=dsn))
         await _execute(dsn, _TABLES.format(rows=ROWS))
         async with _ticker(dsn) as ticker:
-            await _lag(findings, dsn, 1.0 if short else 8.0, RATES[-1:] if short else RATES)
-            await _idle(findings, server, ticker, 0.5 if short else 5.0)
+            await _lag(findings, dsn, 1.0 if short else 5.0, RATES[-1:] if short else RATES)
+            await _idle(findings, server, ticker, 0.5 if short else 4.0)
             await _catch_up(findings, dsn, 2_000 if short else 20_000)
     return findings
 

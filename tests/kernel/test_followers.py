@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from tests.kernel import clusters
 from tests.kernel.stream_checker import TABLES, Oracle, write_for
 
 from headwater.kernel.changes import Change, Position, Stream
@@ -28,11 +29,13 @@ from headwater.kernel.followers import (
     retry_parked,
     standings,
 )
+from headwater.kernel.migrations import migrate
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.queries import Queries
 from headwater.kernel.settings import Settings
 from headwater.kernel.ticker import Ticker, ticking
 from headwater.kernel.transaction import Transaction
+from headwater.systems.everything import EVERYTHING
 
 _MIRROR = """
 create table checked.mirror (id bigint primary key, n bigint not null);
@@ -299,6 +302,77 @@ async def test_a_foreign_sink_keeps_its_own_checkpoint_and_is_reported(
     await follower.step()
     standing = (await standings(postgres))[0]
     assert (standing.name, standing.lag_changes, standing.state) == ("memory", 0, "following")
+
+
+async def test_a_server_killed_under_followers_makes_them_repeat_and_miss_nothing() -> None:
+    """Ticks wait for no disk: some are lost with the server. No follower may have kept a position that was counted by
+    them, neither in the database nor elsewhere.
+    """
+
+    class Elsewhere:
+        """A sink that survives the server, and remembers what it was given."""
+
+        def __init__(self) -> None:
+            self.at: Position | None = None
+            self.rows: dict[int, int] = {}
+            self.positions: list[int] = []
+            self.begun = 0
+
+        async def position(self) -> Position | None:
+            return self.at
+
+        async def apply(self, after: Position, to: Position, changes: Sequence[Change]) -> bool:
+            if self.at != after:
+                return False
+            for change in changes:
+                self.positions.append(change.position.number)
+                self.rows[change.key["id"]] = change.new["n"]
+            self.at = to
+            return True
+
+        async def begin(self, at: Position, rows: AsyncIterator[Sequence[Change]]) -> None:
+            self.rows = {change.key["id"]: change.new["n"] async for part in rows for change in part}
+            self.at = at
+            self.begun += 1
+
+    with clusters.folder() as folder:
+        server = await clusters.started(folder / "killed")
+        try:
+            settings = Settings(database_url=server.socket_dsn)
+            await migrate(EVERYTHING, settings)
+            connection = await asyncpg.connect(server.socket_dsn)
+            await connection.execute(TABLES + _MIRROR)
+            await connection.close()
+            postgres = await Postgres.open(settings)
+            here, elsewhere = _follower(postgres), Elsewhere()
+            there = Follower(postgres, "elsewhere", elsewhere, tables=["checked.row"])
+            async with ticking(settings) as ticker, following(here, there):
+                await ticker.leads()
+                epoch = (await Stream(postgres).head()).epoch
+                for round_ in range(3):
+                    connection = await asyncpg.connect(server.socket_dsn)
+                    for n in range(60):
+                        await connection.execute("update checked.row set n = $1 where id % 7 = $2", n, n % 7)
+                    while elsewhere.rows.get(3) != 59:  # noqa: ASYNC110  # told by a tick that is not flushed yet
+                        await asyncio.sleep(0)
+                    await clusters.killed(server)
+                    await server.start()
+                    connection = await asyncpg.connect(server.socket_dsn)
+                    await connection.execute("update checked.row set n = $1", 1000 + round_)
+                    await _until_equal(connection)
+                    rows = {row["id"]: row["n"] for row in await connection.fetch("select id, n from checked.row")}
+                    async with asyncio.timeout(20):
+                        while elsewhere.rows != rows:  # noqa: ASYNC110
+                            await asyncio.sleep(0.01)
+                    await connection.close()
+            assert (await Stream(postgres).head()).epoch == epoch
+            assert await parked(postgres) == []
+            assert elsewhere.begun == 1, "it never was ahead of the database"
+            assert len(set(elsewhere.positions)) == len(elsewhere.positions)
+            assert sorted(elsewhere.positions) == elsewhere.positions
+            await postgres.close()
+        finally:
+            await server.stop()
 
 
 async def test_a_detached_follower_begins_again_from_a_snapshot(

@@ -198,6 +198,7 @@ async def _tail(
                 await bell.wait(0.05)
                 continue
             at = batch.to
+            await stream.settle()
             for change in batch.changes[: left if left > 0 else None]:
                 click.echo(_line(change, as_json))
                 left -= 1

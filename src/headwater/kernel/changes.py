@@ -104,7 +104,7 @@ class Stream:
         self.postgres = postgres
 
     async def head(self) -> Position:
-        """The last position that was told."""
+        """The last position that was told. Whoever keeps it elsewhere calls `settle` after."""
         row = await self.postgres.fetch_one(QUERIES["head"])
         return Position(row["epoch"], row["number"])
 
@@ -160,15 +160,22 @@ class Stream:
         limit: int = 1000,
         bell: Bell | None = None,
     ) -> AsyncIterator[Batch]:
-        """Batch after batch, for ever; each has changes that were asked for. Without `after`: from now on."""
+        """Batch after batch, for ever; each has changes that were asked for. Without `after`: from now on.
+
+        Positions that come from here may be kept anywhere: they were settled.
+        """
         asked = None if tables is None else [table_name(table) for table in tables]
-        at = await self.head() if after is None else after
+        at = after
+        if at is None:
+            at = await self.head()
+            await self.settle()
         pause = POLL_SECONDS_MIN
         while True:
             batch = await self.read(at, tables=asked, limit=limit)
             if batch.to != at:
                 at, pause = batch.to, POLL_SECONDS_MIN
                 if batch.changes:
+                    await self.settle()
                     yield batch
                 continue
             if bell is not None:
