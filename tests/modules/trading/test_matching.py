@@ -36,7 +36,7 @@ _commands = st.lists(_places | st.builds(reference.Cancel, order=st.integers(0, 
 _amounts = st.lists(st.integers(0, 60) | st.just(1_000), min_size=PEOPLE, max_size=PEOPLE)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=35, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     commands=_commands,
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=30),

@@ -19,9 +19,10 @@ from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.repository import Repository
 from headwater.kernel.rows import shape
-from headwater.kernel.transaction import Transaction
+from headwater.kernel.transaction import Transaction, run
 from headwater.modules.blockchain.models import Asset
 from headwater.modules.trading.commands import Answer, Cancel, Outcome, Place, columns_of
+from headwater.modules.trading.desk import Desk
 from headwater.modules.trading.models import Order, OrderStatus, Side, Trade
 
 QUERIES = Queries.load(__package__)
@@ -117,6 +118,22 @@ class TradingRepository(Repository[Order]):
         if not commands:
             return []
         return await tx.fetch(QUERIES["run"], into=Outcome, **columns_of(commands))
+
+    async def submit(self, command: Place | Cancel) -> Outcome:
+        """Run one command, committed when this returns. Concurrent callers travel together, in the order they came.
+
+        Raises InvalidValue for a malformed price or quantity, Unreachable when the connection broke: the command may
+        then have been committed or not.
+        """
+        columns_of([command])
+        desk = self.postgres.loaders.get(Desk)
+        if desk is None:
+            desk = self.postgres.loaders[Desk] = Desk(self._run_alone)
+        assert isinstance(desk, Desk)
+        return await desk.submit(command)
+
+    async def _run_alone(self, commands: Sequence[Place | Cancel]) -> list[Outcome]:
+        return await run(self.postgres, lambda tx: self.run(tx, commands))
 
     async def place_order(
         self, tx: Transaction, *, user_id: UUID, asset_id: UUID, side: Side, price: int, quantity: int

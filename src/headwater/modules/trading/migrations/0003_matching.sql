@@ -101,7 +101,6 @@ declare
     reachable numeric;
     maker record;
     gone trading.resting;
-    known record;
     buying boolean;
     other trading.order_side;
     limit_price numeric;
@@ -252,20 +251,18 @@ begin
         ids[i] := null;
         if actions[i] = 'cancel' then
             ids[i] := given_ids[i];
-            select o.version, o.status into known from trading.orders o where o.id = given_ids[i];
-            if not found then
-                outcomes[i] := 'no_order';
-                continue;
-            end if;
             if wanted_versions[i] is not null
-               and (known.version <> wanted_versions[i] or given_ids[i] = any (changed_ids))
-               and exists (select from trading.resting r where r.order_id = given_ids[i]) then
+               and exists (select from trading.resting r where r.order_id = given_ids[i])
+               and (given_ids[i] = any (changed_ids)
+                    or exists (select from trading.orders o
+                                where o.id = given_ids[i] and o.version <> wanted_versions[i])) then
                 outcomes[i] := 'other_version';
                 continue;
             end if;
             delete from trading.resting r where r.order_id = given_ids[i] returning * into gone;
             if not found then
-                outcomes[i] := 'not_open';
+                outcomes[i] := case when exists (select from trading.orders o where o.id = given_ids[i])
+                                    then 'not_open' else 'no_order' end;
                 continue;
             end if;
             outcomes[i] := 'cancelled';
