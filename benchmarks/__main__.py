@@ -10,7 +10,7 @@ from time import perf_counter
 
 from benchmarks.reporting import write_results
 
-BENCHMARKS = ("read_by_key", "list_rows", "insert_rows", "upsert_rows", "update_row", "http", "startup")
+BENCHMARKS = ("read_by_key", "list_rows", "insert_rows", "upsert_rows", "update_row", "ledger", "http", "startup")
 
 
 def main() -> int:

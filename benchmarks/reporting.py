@@ -13,7 +13,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
-_ORDER = ("read_by_key", "list_rows", "insert_rows", "upsert_rows", "update_row", "http", "startup")
+_ORDER = ("read_by_key", "list_rows", "insert_rows", "upsert_rows", "update_row", "ledger", "http", "startup")
 _PACKAGES = (
     "headwater", "asyncpg", "SQLAlchemy", "advanced-alchemy", "sqlmodel", "piccolo", "psycopg", "fastapi", "starlette",
     "uvicorn", "uvloop", "msgspec", "pydantic",

@@ -235,6 +235,8 @@ def test_the_commands_of_a_page_exist_with_their_options(page: Path) -> None:
         words = shlex.split(line)[1:]
         context = click.Context(command, info_name="headwater")
         found = command.get_command(context, words[0])
+        if isinstance(found, click.Group) and len(words) > 1:
+            found = found.get_command(context, words[1])
         assert found is not None, f"{page.name}: {line}"
         known = {opt for parameter in found.params for opt in parameter.opts} | {"--help", "-h"}
         unknown = [word for word in words[1:] if word.startswith("-") and word.partition("=")[0] not in known]

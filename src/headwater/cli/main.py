@@ -21,6 +21,7 @@ _COMMANDS = {
     "clear": "Remove what was seeded, and nothing else.",
     "cache": "Tell what the cache does, compare it with PostgreSQL, empty it.",
     "finance": "Seal the trails of savings, and prove that nothing in them changed.",
+    "ledger": "Tell who has what, prove that it adds up, torture it.",
     "stream": "Tell where the change stream stands, and what it tells.",
     "backup": "Write a backup (comes with a later issue).",
     "restore": "Bring a backup back (comes with a later issue).",

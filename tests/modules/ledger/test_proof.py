@@ -77,7 +77,7 @@ _TAMPERED = {
     "an amount": ("update ledger.transfers set amount = amount + 1 where id = $1", "last", "chains"),
     "a byte of a reference": ("update ledger.transfers set reference = 'b' where id = $1", "moved", "chains"),
     "a byte of metadata": ("update ledger.transfers set metadata = '{\"k\": 2}' where id = $1", "moved", "chains"),
-    "an instant": ("update ledger.transfers set created_at = created_at + interval '1 us' where id = $1", "last", "chains"),
+    "an instant": ("update ledger.transfers set created_at = created_at + '1 us' where id = $1", "last", "chains"),
     "a deleted row": ("delete from ledger.transfers where id = $1", "moved", "reversals"),
     "a deleted last row": ("delete from ledger.transfers where id = $1", "last", "chains"),
     "a forged end of a hold": ("update ledger.holds set remaining = 29 where transfer_id = $1", "held", "holds"),
@@ -141,8 +141,9 @@ async def test_whoever_rewrites_everything_is_found_by_the_digest_that_was_kept_
 
 async def test_an_inserted_row_behind_a_seal_is_found(books: Books) -> None:
     await books.owner.execute(
-        "insert into ledger.transfers select uuidv7(), debit_account_id, credit_account_id, 90, 90, created_at, xid, state,"
-        " 0, amount, debit_balance_after, credit_balance_after from ledger.transfers where id = $1", books.moved.id,
+        "insert into ledger.transfers select uuidv7(), debit_account_id, credit_account_id, 90, 90, created_at, xid,"
+        " state, 0, amount, debit_balance_after, credit_balance_after from ledger.transfers where id = $1",
+        books.moved.id,
     )  # fmt: skip
     checks = {fault.check for fault in (await verify(books.headwater.postgres)).faults}
     assert {"chains", "seal_again"} <= checks

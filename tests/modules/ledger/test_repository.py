@@ -226,8 +226,8 @@ async def _waiting(tx, backends: int) -> None:
     while seen < backends:
         await asyncio.sleep(0.005)
         seen = await tx.connection.fetchval(
-            "select count(distinct pid) from pg_locks where not granted and database is not distinct from"
-            " (select oid from pg_database where datname = current_database()) or not granted and locktype = 'transactionid'"
+            "select count(distinct l.pid) from pg_locks l join pg_stat_activity a using (pid)"
+            " where not l.granted and a.datname = current_database()"
         )
 
 

@@ -65,7 +65,7 @@ class Account(Model, schema="ledger"):
     __tracked__ = Tracked("keys")
     __table_args__ = (
         UniqueConstraint("owner_kind", "owner_id", "asset_id", "purpose"),
-        {"postgresql_with": {"fillfactor": "60"}},
+        {"postgresql_with": {"fillfactor": "80"}},
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

@@ -43,6 +43,7 @@ from headwater.modules.ledger.poster import Poster
 __all__ = [
     "AMOUNT_MAX",
     "AnyCommand",
+    "AssetRepository",
     "Entry",
     "Hold",
     "LedgerRepository",
@@ -77,6 +78,10 @@ class Entry(msgspec.Struct, frozen=True):
     reverses_id: UUID | None
     reference: str | None
     metadata: dict[str, Any] | None
+
+
+class AssetRepository(Repository[Asset]):
+    """What is counted. Made by LedgerRepository.open_asset."""
 
 
 class LedgerRepository(Repository[Account]):

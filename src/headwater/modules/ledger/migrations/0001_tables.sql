@@ -38,7 +38,7 @@ create table ledger.accounts (
     constraint accounts_pkey primary key (id),
     constraint accounts_asset_id_fkey foreign key (asset_id) references ledger.assets (id),
     constraint accounts_owner_kind_owner_id_asset_id_purpose_key unique (owner_kind, owner_id, asset_id, purpose)
-) with (fillfactor = 60);
+) with (fillfactor = 80);
 
 -- next
 create index accounts_asset_id_idx on ledger.accounts (asset_id);
