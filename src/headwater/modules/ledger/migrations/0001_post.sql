@@ -173,6 +173,7 @@ declare
     s_remaining numeric[];
     s_state smallint[];
     s_reversed uuid[];
+    first int := 1;
     i int;
     j int;
     k smallint;
@@ -312,7 +313,38 @@ begin
     end if;
 
     -- 5. Decide, one by one: each sees the effects of those before it.
-    for i in 1 .. n loop
+    -- Plain movements that nothing speaks against take a short way. PL/pgSQL prepares each expression anew in each
+    -- transaction, and the long way has four times as many; the first command that is not plain goes on there.
+    if 1 = all (kinds) and 0 = all (flags) and known is null and refused is null and first_at is null then
+        while first <= n loop
+            d := debit_at[first];
+            c := credit_at[first];
+            amount := wanted[first];
+            exit when d is null or c is null or d = c or a_asset[d] <> a_asset[c] or a_closed[d] or a_closed[c]
+                   or amount < 1 or amount >= 1e38 or amount <> trunc(amount)
+                   or a_balance[d] - a_held[d] + a_limit[d] < amount
+                   or a_balance[d] - amount <= -1e38 or a_balance[c] + amount >= 1e38;
+            a_version[d] := a_version[d] + 1;
+            a_version[c] := a_version[c] + 1;
+            a_balance[d] := a_balance[d] - amount;
+            a_balance[c] := a_balance[c] + amount;
+            o_debit_version[first] := a_version[d];
+            o_credit_version[first] := a_version[c];
+            o_debit_balance[first] := a_balance[d];
+            o_credit_balance[first] := a_balance[c];
+            o_amount[first] := amount;
+            o_state[first] := 'posted';
+            said := record_send(row(
+                ids[first], debits[first], credits[first], a_version[d], a_version[c], at, xid, 'posted'::text, amount,
+                a_balance[d], a_balance[c], null::numeric, null::uuid, null::uuid, remarks[first], extras[first]));
+            o_checksum[first] := crc32c(said) - 2147483648;
+            a_head[d] := sha256(a_head[d] || said);
+            a_head[c] := sha256(a_head[c] || said);
+            first := first + 1;
+        end loop;
+        expected := first - 1;
+    end if;
+    for i in first .. n loop
         k := kinds[i];
         flag := flags[i];
         st := 0;
