@@ -1,4 +1,4 @@
-"""Holders, transactions, distributions, the trail and its seals, the functions that move money, and US dollars."""
+"""Holders, transactions, distributions, the trail and its seals, and the functions that move money."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ as $function$
 $function$;
 
 -- next
--- The holder of this user and currency, made with its four accounts when there is none yet.
+-- The holder of this user and currency, made with its four accounts when there is none yet. US dollars need no opening.
 -- `asset_id + 0`: before the first ANALYZE the index on asset_id alone looks as good as the key, and reads every account.
 create function finance.holder(of_user uuid, of_currency text) returns finance.holders
 language plpgsql security definer
@@ -58,7 +58,9 @@ begin
     if found then
         return found_one;
     end if;
-    if finance.yield_account(of_currency) is null then
+    if finance.yield_account(of_currency) is null and of_currency = 'USD' then
+        perform finance.open_currency('USD', 2::smallint);
+    elsif finance.yield_account(of_currency) is null then
         raise exception 'finance: there is no currency %', coalesce(of_currency, 'without a name')
             using errcode = 'object_not_in_prerequisite_state', hint = 'Open it with open_currency.';
     end if;
@@ -318,6 +320,3 @@ create trigger finance_counterparty_of_insert after insert on finance.transactio
 create trigger finance_counterparty_of_update after update on finance.transactions for each row
     when (new.type = 'transfer' and new.direction = 'out' and new.status = 'completed' and old.status = 'pending')
     execute function finance.tell_counterparty();
-
--- next
-select finance.open_currency('USD', 2::smallint);

@@ -28,7 +28,7 @@ begin
         raise exception 'finance.distribute_yield: an id and a whole amount from 1 are needed'
             using errcode = 'invalid_parameter_value';
     end if;
-    if paying is null then
+    if paying is null and of_currency <> 'USD' then  -- those are opened by the first deposit
         raise exception 'finance: there is no currency %', of_currency
             using errcode = 'object_not_in_prerequisite_state', hint = 'Open it with open_currency.';
     end if;
