@@ -265,7 +265,7 @@ class Invalidation:
         return int(now_ms)
 
 
-_POSTGRES = (asyncpg.PostgresError, asyncpg.InterfaceError)
+_POSTGRES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)  # the last: it was terminated
 
 
 @contextlib.asynccontextmanager
