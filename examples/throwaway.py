@@ -1,4 +1,4 @@
-"""A database for one example, on the server that the environment names or on one started for it; dropped afterwards."""
+"""A database and a Valkey for one example: made on the servers the environment names, or on ones started for it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sqlalchemy.schema import sort_tables
 
 from headwater import Headwater, Model
 from headwater.embedded.postgres import EmbeddedPostgres
+from headwater.embedded.valkey import EmbeddedValkey
 from headwater.kernel.orm import orm_session
 
 
@@ -30,6 +31,17 @@ async def database() -> AsyncIterator[str]:
         await _on(server, f'create database "{name}"')
         stack.push_async_callback(_on, server, f'drop database "{name}" with (force)')
         yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+@contextlib.asynccontextmanager
+async def valkey() -> AsyncIterator[str]:
+    """The URL of a Valkey: the one that the environment names, or one started for the example."""
+    async with contextlib.AsyncExitStack() as stack:
+        url = os.environ.get("HEADWATER_VALKEY_URL", "")
+        if not url:
+            home = stack.enter_context(tempfile.TemporaryDirectory(prefix="headwater-example-"))
+            url = (await stack.enter_async_context(EmbeddedValkey(f"{home}/home"))).dsn
+        yield url
 
 
 async def create_tables(headwater: Headwater, *models: type[Model]) -> None:

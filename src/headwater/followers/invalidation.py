@@ -299,7 +299,7 @@ async def relay_standing(cache: Cache) -> RelayStanding | None:
     return RelayStanding(cache.believes(), behind.changes, behind.seconds)
 
 
-_POSTGRES = (asyncpg.PostgresError, asyncpg.InterfaceError)
+_POSTGRES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)  # the last: it was terminated
 
 
 @contextlib.asynccontextmanager
