@@ -1,5 +1,6 @@
-"""Cold keys: one process of readers that ask for the same key at the same moment, of one cache, at the word of
-cache_reads.py: a line `key time` in, a line `loads slowest_ms` out.
+"""Cold keys: one process of readers that ask one cache for the same key at once, at the word of cache_reads.py.
+
+A line `key time` comes in, a line `loads slowest_ms` goes out.
 """
 
 from __future__ import annotations
