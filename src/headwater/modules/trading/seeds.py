@@ -79,7 +79,7 @@ async def seed(sowing: Sowing) -> None:
         orders, trades = _Demo(sowing, user_ids, asset_ids, mids).grow()
         escrows = list(_escrows(sowing, orders, trades, asset_ids[-ON_RELEASE:]))
         desk = _Desk(sowing.tx, asset_ids)
-        await desk.open(asset_ids[-ON_RELEASE:])
+        sowing.added["trading.markets"] = await desk.open(asset_ids[-ON_RELEASE:])
         await desk.endow(orders)
         await desk.settle(trades, escrows)
         await sowing.plant(Order, orders, total=len(orders))  # the book takes the open ones in, and reserves for them
@@ -89,7 +89,7 @@ async def seed(sowing: Sowing) -> None:
     asset_ids = asset_ids[MARKETS:] or asset_ids  # those of the demo have their prices
     pairs = max(1, int(sowing.rows * LOAD_SHARE / 2.25))  # a pair is two orders, and every fourth one a trade
     desk = _Desk(sowing.tx, asset_ids)
-    await desk.open(())
+    sowing.added["trading.markets"] = await desk.open(())
     await desk.endow(row for row in _load_orders(sowing, user_ids, asset_ids, pairs))
     await sowing.plant(Order, _load_orders(sowing, user_ids, asset_ids, pairs), total=2 * pairs)
     await sowing.plant(Trade, _load_trades(sowing, asset_ids, pairs), total=(pairs + 3) // 4)
@@ -110,13 +110,17 @@ class _Desk:
         self._open: dict[UUID, OpenMarket] = {}
         self._accounts: dict[tuple[UUID, str], int] = {}
 
-    async def open(self, on_release: Sequence[UUID]) -> None:
+    async def open(self, on_release: Sequence[UUID]) -> int:
+        """Open the markets that are not open yet; how many these were."""
+        opened = 0
         for asset_id in self._asset_ids:
             found = await self._markets.find(asset_id, tx=self._tx)
             if found is None:
                 settlement = Settlement.ON_RELEASE if asset_id in on_release else Settlement.IMMEDIATE
                 found = await self._markets.open_market(self._tx, asset_id, settlement=settlement)
+                opened += 1
             self._open[asset_id] = found
+        return opened
 
     async def endow(self, orders: Iterable[Row]) -> None:
         """Issue to each trader what all of their orders are worth: money for the buys, tokens for the sells."""
