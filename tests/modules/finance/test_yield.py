@@ -100,6 +100,15 @@ async def test_without_shares_without_currency_and_without_amount_nothing_is_div
                 await finance.distribute_yield(tx, distribution_id=uuid4(), **wrong)
 
 
+async def test_the_bound_of_other_statements_is_as_before(headwater, finance, savers) -> None:
+    bound = text("select current_setting('statement_timeout')")
+    async with headwater.transaction() as tx:
+        before = await tx.fetch_value(bound)
+        await finance.distribute_yield(tx, distribution_id=uuid4(), amount=3)
+        assert await tx.fetch_value(bound) == before
+    assert before != "0"
+
+
 async def test_many_who_divide_the_same_at_once_pay_once(headwater, finance, savers, crowd, faults: Faults) -> None:
     key = uuid4()
 

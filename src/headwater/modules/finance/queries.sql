@@ -19,6 +19,11 @@ select finance.open_currency(:code::text, :scale::smallint)
 -- Divide an amount among all holders of a currency, once; the id of the distribution.
 select (finance.distribute_yield(:distribution_id::uuid, :currency::text, :amount::text::numeric, :reference::text)).id
 
+-- name: be_patient
+-- How long a statement of this transaction may run from now on; what it was before.
+select old.ms, set_config('statement_timeout', :timeout::text, true)
+from (select current_setting('statement_timeout') as ms) as old
+
 -- name: seal
 -- Bind all trails together as they stand; the new seal, or the last one when nothing has grown.
 select s.number, s.trails, s.digest, s.created_at from finance.seal() as s
