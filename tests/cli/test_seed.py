@@ -21,9 +21,14 @@ def test_seeding_twice_plants_once_and_clear_takes_it_away(home: CommandHome) ->
     assert json.loads(refused.stdout)["error"]["type"] == "refused"
     cleared = home.run("clear", "--force", "--json")
     assert cleared.returncode == 0, cleared.stderr
-    # What moved in the ledger is history: it stays, and sowing again moves nothing again.
-    kept = {table: count for table, count in planted["added"].items() if table != "ledger.transfers"}
-    assert json.loads(cleared.stdout)["removed"] == kept
+    # What moved money is history: it stays with whose money it is, and sowing again moves nothing again.
+    told = json.loads(cleared.stdout)
+    history = {"ledger.transfers", "finance.transactions", "finance.distributions"}
+    assert {*planted["added"]} - {*told["removed"]} == history
+    assert {*told["kept"]} == {"users"}
+    for table, count in planted["added"].items():
+        if table not in history:
+            assert told["removed"][table] + told["kept"].get(table, 0) == count
     assert home.processes() == []
 
 

@@ -22,6 +22,7 @@ from headwater.kernel.errors import (
 )
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.routes import PageQuery
+from headwater.kernel.rows import as_dict
 from headwater.kernel.sessions import Sessions
 from headwater.kernel.settings import Settings
 from headwater.modules.identity import routes
@@ -111,7 +112,9 @@ async def test_a_hash_of_an_older_cost_is_replaced_at_the_next_sign_in(
     await sign_in(headwater, email="ada@example.org", password=PASSWORD)
     stored = await headwater.postgres.fetch_value(select(User.password_hash).where(User.id == user.id))
     assert stored != weak
-    assert await users.get(user.id) == user
+    found = await users.get(user.id)
+    assert found.version == 2
+    assert as_dict(found) == as_dict(user) | {"version": 2, "updated_at": found.updated_at}
     await sign_in(headwater, email="ada@example.org", password=PASSWORD)
 
 
