@@ -57,7 +57,7 @@ async def benchmark(short: bool) -> Findings:
         "turn: FLUSHALL, connections closed, Valkey frozen, writers, relay and ticker killed -9, no memory left "
         "(refusing, evicting), a restart from an old file, a replica promoted; some writes come as from psql.",
     )
-    seconds = 1.2 if short else 20.0
+    seconds = 1.2 if short else 8.0
     async with _postgres() as dsn:
         race = found.table("Races alone: no faults, no foreign writes", *_COLUMNS)
         for name, chosen in _some(short, "headwater, bounded, near cache", *_PEERS).items():

@@ -299,9 +299,11 @@ async def _cost_of_proof(postgres: Postgres, accounts: int, rounds: int, seconds
     figure = _batches(ledger, accounts, 100, hot=False, connections=1)
     async with postgres.connection() as connection:
         whole: str = await connection.fetchval("select pg_get_functiondef('ledger.post'::regproc)")
-    start = whole.index("            said := record_send(row(")
-    end = whole.index("            expected := expected + 1;", start)
-    bare = whole[:start] + "            o_checksum[i] := 0;\n" + whole[end:]
+    bare = whole
+    for place, following in (("first", "first := first + 1;"), ("i", "expected := expected + 1;")):  # both of its ways
+        start = bare.index(f"            said := record_send(row(\n                ids[{place}]")
+        end = bare.index(f"            {following}", start)
+        bare = f"{bare[:start]}            o_checksum[{place}] := 0;\n{bare[end:]}"
     ratios = []
     for _ in range(rounds):
         rates = {}

@@ -15,7 +15,8 @@ from tests.modules.trading.marketplace import Marketplace
 from headwater.followers.invalidation import relaying
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
-from headwater.modules.blockchain.models import Asset, ChainUser
+from headwater.modules.blockchain.models import Asset, ChainUser, TransactionStatus
+from headwater.modules.blockchain.repository import BlockchainRepository
 from headwater.modules.identity.models import User
 from headwater.modules.trading.models import Order
 from headwater.service.app import create_app
@@ -118,3 +119,23 @@ async def test_a_result_is_sent_as_it_lies_in_the_cache_and_ends_with_what_it_wa
                 await alter(hw, f"order_book:*{order.asset_id}*", b'"best_bid":118400', b'"best_bid":999999')
     await Marketplace(hw, [order.user_id], [order.asset_id]).cancel(order.id)
     assert (await client.get(path)).json()["best_bid"] is None
+
+
+async def test_a_transaction_is_found_by_its_hash_in_the_cache_and_followed_when_it_settles(
+    hw: Headwater, client: httpx.AsyncClient
+) -> None:
+    chain = hw.repository(BlockchainRepository)
+    tx_hash = f"0x{uuid4().hex}{uuid4().hex}"
+    path = f"/api/blockchain/transactions/{tx_hash}"
+    assert (await client.get(path)).status_code == 404  # it is remembered that there is none, until there is
+    async with hw.transaction() as tx:
+        made = await chain.record_transaction(tx, tx_hash=tx_hash, from_address="a" * 32, to_address="b" * 32, amount=5)
+    answer = await client.get(path)
+    assert (answer.json()["id"], answer.json()["status"]) == (str(made.id), "pending")
+    figures = hw.postgres.cache.figures  # type: ignore[union-attr]
+    async with asyncio.timeout(10):
+        while not (figures["transaction"].hits and figures["transaction_id"].hits):
+            assert (await client.get(path)).content == answer.content
+    async with hw.transaction() as tx:
+        await chain.settle_transaction(tx, tx_hash, status=TransactionStatus.CONFIRMED, block_number=7)
+    assert (await client.get(path)).json()["status"] == "confirmed"

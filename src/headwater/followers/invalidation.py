@@ -24,6 +24,7 @@ from headwater.kernel.cached_rows import served_as
 from headwater.kernel.errors import Unreachable
 from headwater.kernel.postgres import connect
 from headwater.kernel.snapshots import covers, parse
+from headwater.kernel.tracking import tracked_table
 from headwater.kernel.wire import ReplyError, Wire
 from headwater.kernel.written import columns_that_tell, tags_of, tags_of_row
 
@@ -125,6 +126,9 @@ class Invalidation:
         for policy in policies:
             for table, column in columns_that_tell(policy):
                 self._policies.setdefault(table, []).append((policy, column))
+        # A table of a module that is not of this system is told by all that its changes hold.
+        models = [model for module in system.modules for model in module.models]
+        self._tagged = {known.name: {*known.keys, *known.tags} for model in models if (known := tracked_table(model))}
         self._serves = ",".join(sorted(map(served_as, policies))) or "-"
         self._wire = Wire(settings.valkey_url, silence_seconds_max=_SILENCE_SECONDS_MAX)
         self._bound: tuple[int, int] | None = None
@@ -216,7 +220,7 @@ class Invalidation:
             if op == "t":
                 tags |= tags_of(table, None, None, None)
                 return keys, tags, True
-            tags |= tags_of(table, key, new, old)
+            tags |= tags_of(table, key, new, old, self._tagged.get(table))
             for policy, column in self._policies.get(table, ()):
                 for said in (key, new, old):
                     if said is not None and said.get(column) is not None:

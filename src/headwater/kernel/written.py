@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CHANGES_MAX = 1_000
 """More than these are not told one by one."""
-_TAG_LENGTH_MAX = 64
+_TAG_LENGTH_MAX = 128
 _CAPTURED = """SELECT "table", op::text, key, new, old FROM headwater.change
 WHERE id > $1 AND xid = pg_current_xact_id_if_assigned() LIMIT $2"""
 
@@ -70,12 +70,15 @@ class Written:
         self.tags.update(tags_of(table, key, new, old))
 
 
-def tags_of(table: str, key: Said, new: Said, old: Said) -> set[bytes]:
-    """The tags a change concerns: its table, and each column of its key and of its old and new tag values."""
+def tags_of(table: str, key: Said, new: Said, old: Said, columns: Container[str] | None = None) -> set[bytes]:
+    """The tags a change concerns: its table, and each column of its key and of its old and new tag values.
+
+    `columns` are those by which results may depend on the table (Tag takes no others); None: not known here.
+    """
     found = {tag_name(table)}
     for said in (key, new, old):
         for column, value in (said if isinstance(said, dict) else {}).items():
-            if isinstance(value, (str, int)):
+            if isinstance(value, (str, int)) and (columns is None or column in columns):
                 found.add(tag_name(table, column, value))
     return found
 

@@ -124,7 +124,7 @@ class ChainTransaction(Keyed, Timestamped, Versioned, Model, schema=SCHEMA):
     """An on-chain transaction, known by its hash. `amount` is in the asset's smallest unit."""
 
     __tablename__ = "transactions"
-    __tracked__ = Tracked("full", tags=("asset_id",))
+    __tracked__ = Tracked("full", tags=("asset_id", "tx_hash"))
     __table_args__ = (
         UniqueConstraint(
             "tx_hash",

@@ -290,10 +290,20 @@ class BlockchainRepository(Repository[ChainUser]):
         wanted = formats.checked_tx_hash(tx_hash)
         found = await self.transactions.find_by(ChainTransaction.tx_hash == wanted, tx=tx)
         if found is None:
-            raise NotFound(
-                f"blockchain.transactions: the hash {tx_hash} is not recorded.", remedy="Check the hash.", key=tx_hash
-            )
+            raise _no_transaction(tx_hash)
         return found
+
+    async def transaction_by_hash_json(self, tx_hash: str) -> Json[ChainTransaction]:
+        """The transaction that `transaction_by_hash` gives, as JSON."""
+        key = await self._transaction_id(formats.checked_tx_hash(tx_hash))
+        if key is None:
+            raise _no_transaction(tx_hash)
+        return await self.transactions.get_json(key)
+
+    @cached("transaction_id", tags=lambda wanted: (Tag(ChainTransaction, tx_hash=wanted),), ttl_seconds=300)
+    async def _transaction_id(self, wanted: str) -> UUID | None:
+        found = await self.transactions.find_by(ChainTransaction.tx_hash == wanted)
+        return None if found is None else found.id
 
     async def settle_transaction(
         self, tx: Runner, tx_hash: str, *, status: TransactionStatus, block_number: int | None = None
@@ -417,3 +427,9 @@ class BlockchainRepository(Repository[ChainUser]):
             cursor=cursor,
             tx=tx,
         )
+
+
+def _no_transaction(tx_hash: str) -> NotFound:
+    return NotFound(
+        f"blockchain.transactions: the hash {tx_hash} is not recorded.", remedy="Check the hash.", key=tx_hash
+    )

@@ -221,8 +221,8 @@ async def update_asset(
     return (await assets.update_asset(tx, asset_id, version=if_match, **changes)).new
 
 
-async def get_transaction(tx_hash: TxHash, chain: BlockchainRepository) -> ChainTransaction:
-    return await chain.transaction_by_hash(tx_hash)
+async def get_transaction(tx_hash: TxHash, chain: BlockchainRepository) -> Json[ChainTransaction]:
+    return await chain.transaction_by_hash_json(tx_hash)
 
 
 async def record_transaction(body: NewTransaction, tx: Transaction, chain: BlockchainRepository) -> ChainTransaction:
