@@ -302,10 +302,13 @@ class Follower:
         self._read = batch.to
         return True
 
-    async def _start(self) -> Position:
+    async def _register(self) -> None:
         await self.postgres.execute(
             QUERIES["register"], name=self.name, required=self._required, lag_seconds_max=self._lag_seconds_max
         )
+
+    async def _start(self) -> Position:
+        await self._register()
         row = await self.postgres.fetch_one(QUERIES["checkpoint"], name=self.name)
         at = await self.sink.position() if row["state"] == "following" else None
         if at is None:
@@ -420,6 +423,7 @@ class Follower:
 
     async def bootstrap(self) -> Position:
         """Begin from a snapshot, while writes go on: its rows, then the changes that it does not see."""
+        await self._register()
         async with transaction(self.postgres, isolation="repeatable read", read_only=True) as snapshot:
             await snapshot.execute(QUERIES["alone"], name=self.name)
             seen = await snapshot.fetch_one(QUERIES["snapshot"])
