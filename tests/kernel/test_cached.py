@@ -91,7 +91,8 @@ async def test_a_foreign_write_ends_a_result(hw: Headwater, database: str) -> No
         order = await trading.place_order(tx, user_id=user, asset_id=asset, side=Side.SELL, price=7, quantity=2)
     assert (await trading.order_book(asset)).best_ask == 7
     foreign = await asyncpg.connect(database)
-    await foreign.execute("update trading.orders set status = 'cancelled', cancelled_at = now() where id = $1", order.id)
+    cancel = "update trading.orders set status = 'cancelled', cancelled_at = now() where id = $1"
+    await foreign.execute(cancel, order.id)
     await foreign.close()
     async with asyncio.timeout(10):
         while (await trading.order_book(asset)).best_ask is not None:  # noqa: ASYNC110  # the relay makes it so
