@@ -127,9 +127,11 @@ async def seed(headwater: Headwater, profile: str = "demo", *, progress: Progres
             sowing = Sowing(tx, kind, rows, module.name, progress or _quiet)
             await module.seed(sowing)
         added |= sowing.added
-    async with headwater.postgres.connection() as connection:
-        for table, count in added.items():
-            if count:  # plans made from no statistics would be the first thing a user meets
+    if any(added.values()):  # plans made from no statistics would be the first thing a user meets
+        # Of every table: what is planted in one may write into others, as an order opens accounts of the ledger.
+        tables = [shape(model).table.fullname for module in headwater.system.modules for model in module.models]
+        async with headwater.postgres.connection() as connection:
+            for table in tables:
                 await connection.execute(_analyze(table))
     return SeedReport(profile, added)
 
