@@ -126,9 +126,9 @@ class Invalidation:
         for policy in policies:
             for table, column in columns_that_tell(policy):
                 self._policies.setdefault(table, []).append((policy, column))
-        # A table of a module that is not of this system is told by all that its changes hold.
-        models = [model for module in system.modules for model in module.models]
-        self._tagged = {known.name: {*known.keys, *known.tags} for model in models if (known := tracked_table(model))}
+        # By which columns results may depend on a table; one without a policy is told by all that its changes hold.
+        tracked = (tracked_table(policy.model) for policy in policies)
+        self._tagged = {known.name: {*known.keys, *known.tags} for known in tracked if known is not None}
         self._serves = ",".join(sorted(map(served_as, policies))) or "-"
         self._wire = Wire(settings.valkey_url, silence_seconds_max=_SILENCE_SECONDS_MAX)
         self._bound: tuple[int, int] | None = None
