@@ -14,8 +14,7 @@ import pytest_asyncio
 from headwater.kernel.errors import ProgrammingError, VersionConflict
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.models import Versioned
-from headwater.kernel.tracking import Context, Tracked, call_to_track, tracked_table
-from headwater.kernel.written import table_name
+from headwater.kernel.tracking import Context, Tracked, call_to_track, table_name, tracked_table
 from headwater.modules.blockchain.models import Asset
 from headwater.modules.identity.models import ApiKey, Role, User
 from headwater.modules.identity.repository import UserRepository

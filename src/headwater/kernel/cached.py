@@ -25,7 +25,8 @@ from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import model_of, shape
-from headwater.kernel.written import table_name, tag_name
+from headwater.kernel.tracking import table_name
+from headwater.kernel.written import tag_name
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -28,6 +28,7 @@ from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import Shape, bind_processor, shape
 from headwater.kernel.snapshots import covers
 from headwater.kernel.statements import Prepared, Template
+from headwater.kernel.tracking import table_name
 from headwater.kernel.wire import ReplyError
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ class Entity(Kind):
 def served_as(policy: CachePolicy) -> str:
     """How a relay says that it invalidates the entries of this kind."""
     known = shape(policy.model)
-    own = f"{known.table.schema or 'public'}.{known.table.name}.{known.key_columns[0].name}"
+    own = f"{table_name(policy.model)}.{known.key_columns[0].name}"
     return hashlib.sha256("|".join((policy.kind, own, *policy.told_by)).encode()).hexdigest()[:8]
 
 

@@ -23,6 +23,7 @@ from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres, Runner
 from headwater.kernel.queries import Queries
 from headwater.kernel.settings import Settings
+from headwater.kernel.tracking import table_name
 
 QUERIES = Queries.load("headwater.kernel", "changes.sql")
 
@@ -87,14 +88,6 @@ async def emit(tx: Runner, topic: str, key: Any, data: Any) -> None:
 def topic(name: str) -> str:
     """How the events of a topic are called among the tables."""
     return f"topic:{name}"
-
-
-def table_name(table: str | type[Model]) -> str:
-    """The name of a table as the stream tells it: with its schema."""
-    if isinstance(table, str):
-        return table
-    known: Any = table.__table__
-    return f"{known.schema or 'public'}.{known.name}"
 
 
 class Stream:

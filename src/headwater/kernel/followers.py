@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from headwater.kernel.changes import POLL_SECONDS_MAX, POLL_SECONDS_MIN, Bell, Change, Position, Stream, table_name
+from headwater.kernel.changes import POLL_SECONDS_MAX, POLL_SECONDS_MIN, Bell, Change, Position, Stream
 from headwater.kernel.errors import (
     EpochChanged,
     HeadwaterError,
@@ -29,6 +29,8 @@ from headwater.kernel.errors import (
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.queries import Queries
+from headwater.kernel.snapshots import Snapshot, parse, seen
+from headwater.kernel.tracking import table_name
 from headwater.kernel.transaction import Transaction, transaction
 
 QUERIES = Queries.load("headwater.kernel", "followers.sql")
@@ -238,7 +240,7 @@ class Follower:
         self._foreign = not isinstance(sink, (PostgresSink, CallingSink))
         self._at: Position | None = None  # the checkpoint
         self._read = Position(0, 0)  # what was read; between the two is nothing that concerns this follower
-        self._skip: _Seen | None = None
+        self._skip: Snapshot | None = None  # what a bootstrap has brought already
         self._held: set[tuple[str, bytes]] = set()  # keys that are parked
         self._behind = False
         self._reported = 0.0
@@ -290,7 +292,7 @@ class Follower:
         self._behind = batch.to.number - batch.after.number >= self._batch
         changes: Sequence[Change] = batch.changes
         if self._skip is not None:
-            changes = [change for change in changes if not self._skip.sees(change.xid)]
+            changes = [change for change in changes if not seen(change.xid, self._skip)]
         if self._delivery == "latest":
             changes = latest(changes)
         changes = await self._without_parked(changes)
@@ -314,7 +316,7 @@ class Follower:
         if at is None:
             return await self.bootstrap()
         await self._read_parked()
-        self._skip = _Seen.parse(row["skip"])
+        self._skip = parse(row["skip"]) if row["skip"] else None
         self._at = self._read = at
         return at
 
@@ -426,10 +428,10 @@ class Follower:
         await self._register()
         async with transaction(self.postgres, isolation="repeatable read", read_only=True) as snapshot:
             await snapshot.execute(QUERIES["alone"], name=self.name)
-            seen = await snapshot.fetch_one(QUERIES["snapshot"])
-            at = Position(seen["epoch"], seen["position"])
+            start = await snapshot.fetch_one(QUERIES["snapshot"])
+            at = Position(start["epoch"], start["position"])
             await self.postgres.execute(
-                QUERIES["begin_bootstrap"], name=self.name, epoch=at.epoch, position=at.number, skip=seen["snapshot"]
+                QUERIES["begin_bootstrap"], name=self.name, epoch=at.epoch, position=at.number, skip=start["snapshot"]
             )
             if self._foreign:
                 await self.stream.settle()
@@ -438,7 +440,7 @@ class Follower:
             await self.postgres.execute(QUERIES["end_bootstrap"], name=self.name)
         self._held = set()
         self._at = self._read = at
-        self._skip = _Seen.parse(seen["snapshot"])
+        self._skip = parse(start["snapshot"])
         return at
 
     async def _rows(self, snapshot: Transaction, at: Position) -> AsyncIterator[Sequence[Change]]:
@@ -507,25 +509,6 @@ def latest(changes: Sequence[Change]) -> list[Change]:
         last.pop(key, None)  # so that the order is that of the last changes
         last[key] = change
     return list(last.values())
-
-
-class _Seen:
-    """What a snapshot saw: the transactions whose changes a bootstrap has brought already."""
-
-    __slots__ = ("_open", "_xmax", "_xmin")
-
-    def __init__(self, xmin: int, xmax: int, still_open: frozenset[int]) -> None:
-        self._xmin, self._xmax, self._open = xmin, xmax, still_open
-
-    @classmethod
-    def parse(cls, text: str | None) -> _Seen | None:
-        if not text:
-            return None
-        xmin, xmax, listed = text.split(":")
-        return cls(int(xmin), int(xmax), frozenset(int(x) for x in listed.split(",") if x))
-
-    def sees(self, xid: int) -> bool:
-        return xid < self._xmin or (xid < self._xmax and xid not in self._open)
 
 
 def _stored(change: Change) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from headwater.kernel.models import Model, Versioned
 from headwater.kernel.module import Module, System
 from headwater.kernel.revision_files import KERNEL, Revisions
 from headwater.kernel.settings import Settings
-from headwater.kernel.tracking import TrackedTable, call_to_track, call_to_untrack, tracked_table
-from headwater.kernel.written import table_name
+from headwater.kernel.tracking import TrackedTable, call_to_track, call_to_untrack, table_name, tracked_table
 
 _TRACKED = text('select "table", policy, keys as keys_, tags, private from headwater.tracked')
 

@@ -68,6 +68,14 @@ class TrackedTable:
     private: tuple[str, ...]
 
 
+def table_name(table: str | type[Model]) -> str:
+    """The name of a table as the stream tells it: with its schema."""
+    if isinstance(table, str):
+        return table
+    known: Any = table.__table__
+    return f"{known.schema or 'public'}.{known.name}"
+
+
 def tracked_table(model: type[Model]) -> TrackedTable | None:
     """What a model declares, in the words of the database; None when it is not tracked.
 
@@ -84,7 +92,7 @@ def tracked_table(model: type[Model]) -> TrackedTable | None:
             remedy="Name columns of the table in `__tracked__`.",
         )
     return TrackedTable(
-        name=f"{table.schema or 'public'}.{table.name}",
+        name=table_name(model),
         policy=declared.policy,
         keys=tuple(column.name for column in table.primary_key.columns),
         tags=tuple(declared.tags),

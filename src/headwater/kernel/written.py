@@ -9,6 +9,7 @@ from uuid import UUID
 
 from headwater.kernel.models import Model
 from headwater.kernel.rows import shape
+from headwater.kernel.tracking import table_name
 
 if TYPE_CHECKING:
     from headwater.kernel.cache import Cache
@@ -107,9 +108,3 @@ def tags_of_row(policy: CachePolicy, key: Any) -> set[bytes]:
 def json_text(value: Any) -> str:
     """A value as jsonb would show it without quotes."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def table_name(model: type[Model]) -> str:
-    """A model's table as the change stream names it."""
-    table = shape(model).table
-    return f"{table.schema or 'public'}.{table.name}"
