@@ -11,7 +11,7 @@ import asyncio
 import functools
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
 
@@ -77,7 +77,7 @@ def cached(
         )
 
     def decorate(function: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[S, P], Awaitable[R]]:
-        signature = inspect.signature(function)
+        bind = _binder(function)
 
         async def kept(owner: S, as_json: bool, args: Any, kwargs: Any) -> Any:
             """The result, or its Json: written beforehand where it comes from the cache."""
@@ -85,10 +85,7 @@ def cached(
             if cache is None or kwargs.get("tx") is not None:
                 made = await function(owner, *args, **kwargs)
                 return written(made) if as_json else made
-            bound = signature.bind(owner, *args, **kwargs)
-            bound.apply_defaults()
-            told = dict(list(bound.arguments.items())[1:])
-            told.pop("tx", None)
+            told = bind(owner, args, kwargs)
             results = cache.results.get(function)
             if results is None:
                 results = cache.results[function] = _Results(
@@ -133,6 +130,36 @@ def json_of(
     return read
 
 
+def _binder(function: Callable[..., Any]) -> Callable[[Any, Sequence[Any], Mapping[str, Any]], dict[str, Any]]:
+    """What a call says, by parameter, defaults included; without the owner and `tx`. Raises TypeError as a call would.
+
+    `inspect.Signature.bind` costs as much as the read itself: it is asked only about calls that look wrong.
+    """
+    signature = inspect.signature(function)
+    told = [parameter for parameter in list(signature.parameters.values())[1:] if parameter.name != "tx"]
+    plain = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in told)
+    names = [parameter.name for parameter in told]
+    empty = {parameter.name: parameter.default for parameter in told}
+
+    def bind(owner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if plain and len(args) <= len(names):
+            given = {**empty, **dict(zip(names, args, strict=False)), **kwargs}
+            given.pop("tx", None)
+            if (
+                len(given) == len(names)
+                and inspect.Parameter.empty not in given.values()
+                and (kwargs.keys().isdisjoint(names[: len(args)]))
+            ):
+                return given
+        bound = signature.bind(owner, *args, **kwargs)
+        bound.apply_defaults()
+        said = dict(list(bound.arguments.items())[1:])
+        said.pop("tx", None)
+        return said
+
+    return bind
+
+
 def _cache(owner: Any) -> Cache | None:
     postgres = getattr(owner, "postgres", owner)
     return postgres.cache if isinstance(postgres, Postgres) else None
@@ -171,7 +198,7 @@ class _Results(Kind):
         name = f"{self.name}:{':'.join(map(_spoken, told.values()))}".encode()
         wire, stem = cache.wire, self.prefix
         try:
-            raw, *stamps = await asyncio.gather(wire.send_get(name), *(wire.send_get(tag) for tag in tags))
+            raw, *stamps = await wire.send(b"MGET", name, *tags)
             for i, (tag, stamp) in enumerate(zip(tags, stamps, strict=True)):
                 if stamp is None:
                     token = cache.token()

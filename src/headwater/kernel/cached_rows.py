@@ -21,8 +21,8 @@ from sqlalchemy import ARRAY, JSON, Enum, Text, bindparam, func, select
 from headwater.kernel.amounts import WholeNumber
 from headwater.kernel.cache_policy import CachePolicy
 from headwater.kernel.errors import ProgrammingError, Unreachable
-from headwater.kernel.gathered_reads import Absent, GatheredReads, settle
-from headwater.kernel.near_cache import Answer, NearCache
+from headwater.kernel.gathered_reads import Absent, GatheredReads
+from headwater.kernel.near_cache import NearCache
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.rendering import Json, written
 from headwater.kernel.rows import Shape, bind_processor, shape
@@ -127,11 +127,12 @@ class Entity(Kind):
         self._reads = GatheredReads(self, self._stem, by_uuid=by_uuid)
         if not policy.json:
             self.decode = self._codec.decode  # type: ignore[method-assign]  # the same, with one call less
+        self.plain = None if policy.json else self._codec.plain
         self._key_type: Callable[[str], Any] = known.key_columns[0].type.python_type
         if policy.near:
             self.near = NearCache(policy.near)
         else:
-            self.find = self._reads.ask  # type: ignore[method-assign]  # the same, with one call less
+            self.find = self._reads.read  # type: ignore[method-assign]  # the same, with one call less
 
     def _require_fit(self) -> None:
         known, kind = self.shape, self.policy.kind
@@ -202,21 +203,37 @@ class Entity(Kind):
         same = again is not None and again.startswith(prefix) and body_of(again, prefix)[1] == snapshot
         return same and raw[at:] != loaded.payload
 
-    def find(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> Answer:
+    async def find(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> Any:
         """The row with this key, or None; with `absent`, what that makes of the key is raised instead of None.
 
         `key` has the type of its column. With `as_json` the row is a Json.
         """
+        payload = self._nearby(key)
+        if payload is None:
+            return await self._reads.ask(key, absent, as_json)
+        if payload:
+            return self.decode_json(payload) if as_json else self.decode(payload)
+        if absent is not None:
+            raise absent(key)
+        return None
+
+    async def find_each(self, keys: Sequence[Any]) -> list[Any]:
+        """The rows with these keys, each as `find` would give it."""
+        nearby = [self._nearby(key) for key in keys]
+        asked = [self._reads.ask(key) for key, payload in zip(keys, nearby, strict=True) if payload is None]
+        arrived = iter(await asyncio.gather(*asked))
+        return [next(arrived) if payload is None else self.decode(payload) if payload else None for payload in nearby]
+
+    def _nearby(self, key: Any) -> bytes | None:
+        """The encoded row from the near cache; nothing for no row; None when it is not there."""
         near = self.near
-        if near is not None:
-            now = monotonic()
-            payload = near.get(key, now) if now < near.until else None
-            if payload is not None:
-                self.figures.near_hits += 1
-                answer = Answer(loop=asyncio.get_running_loop())
-                settle(answer, self, key, payload, absent, as_json)
-                return answer
-        return self._reads.ask(key, absent, as_json)
+        if near is None:
+            return None
+        now = monotonic()
+        payload: bytes | None = near.get(key, now) if now < near.until else None
+        if payload is not None:
+            self.figures.near_hits += 1
+        return payload
 
     async def examine(self, key: Any, name: bytes, prefix: bytes, raw: bytes | None) -> Any:
         """The value of an entry of which more must be known before it is given, or of none."""
@@ -356,7 +373,10 @@ class Codec:
         self._tuple_of = known.tuple_of
         decode = self._decoder.decode
         self._wide = [i for i, c in enumerate(known.columns) if _is_wide(c.type)]
+        self.plain: tuple[Callable[[bytes], Any], Callable[[Any], Any]] | None = None
+        """What `decode` is made of, for who would save a call: bytes to a tuple, a tuple to the value."""
         if not self._wide:
+            self.plain = (decode, restore)
             self.decode = lambda payload: restore(decode(payload))  # type: ignore[method-assign]  # the same, in less time
         self.immutable = not any(isinstance(c.type, (JSON, ARRAY)) for c in known.columns)
 

@@ -1,8 +1,9 @@
 """Gathered reads: entries of one kind asked for in one turn of the loop travel in one MGET; each reader gets a future.
 
-No coroutine per read, and one look at the clock, the guard and the floors for all that arrive together: that is what
-brings a read, decoded and proved coherent, near the cost of a bare GET. What is more than a plain hit (a miss, a lease,
-an entry near its end) goes on in a task of its own.
+One command, and one look at the clock, the guard and the floors for all that arrive together: that is what brings a
+read, decoded and proved coherent, near the cost of a bare GET. The futures are the loop's own: a task that waits for a
+subclass of them pays a microsecond more. What is more than a plain hit (a miss, a lease, an entry near its end) goes on
+in a task of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from uuid import UUID
 import msgspec
 
 from headwater.kernel.errors import Unreachable
-from headwater.kernel.near_cache import Answer
 
 if TYPE_CHECKING:
     from headwater.kernel.cached_rows import Entity
@@ -27,7 +27,7 @@ _quoted = msgspec.json.Encoder().encode  # of a UUID: three times as fast as str
 
 Absent = Callable[[Any], Exception]
 """From a key to what is raised when there is no such row."""
-Asked = tuple[Answer, Any, Absent | None, bool]
+Asked = tuple["asyncio.Future[Any]", Any, Absent | None, bool]
 """A reader that waits: for which key, what no row is to be, and whether it wants the row's JSON. (A NamedTuple would
 cost a fifth of a microsecond.)"""
 
@@ -39,17 +39,26 @@ class GatheredReads:
         self._entity = entity
         self._stem = stem
         self._loop = asyncio.get_running_loop()
+        self._promise = self._loop.create_future
         # What stands between two names of one command, where all are of one length.
         self._between = b"\r\n$%d\r\n" % (len(stem) + 36) if by_uuid else b""
         self._asked: list[Asked] = []
 
-    def ask(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> Answer:
-        """What will be read. It may be awaited, or given to a task as a coroutine would be."""
-        answer = Answer(loop=self._loop)
+    def ask(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> asyncio.Future[Any]:
+        """What will be read."""
+        answer = self._promise()
         if not self._asked:
             self._loop.call_soon(self._depart)
         self._asked.append((answer, key, absent, as_json))
         return answer
+
+    async def read(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> Any:
+        """`ask`, and wait: the same lines once more, with one call less."""
+        answer = self._promise()
+        if not self._asked:
+            self._loop.call_soon(self._depart)
+        self._asked.append((answer, key, absent, as_json))
+        return await answer
 
     def _depart(self) -> None:
         asked, self._asked = self._asked, []
@@ -85,9 +94,8 @@ class GatheredReads:
             self._arrived_near(departure, departure.tickets, replies)
             return
         entity, prefix = self._entity, departure.prefix
-        cache, decode, decode_json, head_of, body = (
-            entity.cache, entity.decode, entity.decode_json, entity.head_of, entity.BODY,
-        )  # fmt: skip
+        cache, head_of, body = entity.cache, entity.head_of, entity.BODY
+        unpack, restore = entity.plain or (entity.decode, _as_it_is)
         length_of_prefix, floors, now, hits = len(prefix), cache.floors, monotonic() + cache.epoch, 0
         for one, name, raw in zip(departure.asked, departure.names, replies, strict=True):
             answer = one[0]
@@ -99,7 +107,7 @@ class GatheredReads:
                 if payload and expiry - now > 20 * load_seconds:
                     hits += 1
                     try:
-                        answer.set_result(decode_json(payload) if one[3] else decode(payload))
+                        answer.set_result(entity.decode_json(payload) if one[3] else restore(unpack(payload)))
                     except (msgspec.MsgspecError, ValueError) as error:
                         answer.set_exception(error)
                     continue
@@ -186,7 +194,9 @@ class Departure:
         """It has been seen."""
 
 
-def settle(answer: Answer, entity: Entity, key: Any, payload: bytes, absent: Absent | None, as_json: bool) -> None:
+def settle(
+    answer: asyncio.Future[Any], entity: Entity, key: Any, payload: bytes, absent: Absent | None, as_json: bool
+) -> None:
     """Give a reader what an entry holds; nothing is no row."""
     try:
         if payload:
@@ -197,6 +207,10 @@ def settle(answer: Answer, entity: Entity, key: Any, payload: bytes, absent: Abs
             answer.set_result(None)
     except (msgspec.MsgspecError, ValueError) as error:
         answer.set_exception(error)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _quiet(done: asyncio.Future[Any]) -> None:

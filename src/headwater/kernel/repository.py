@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
@@ -122,7 +121,7 @@ class Repository(Generic[M]):
                 return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
         cached = self._cached
         if cached is not None and tx is None and type(key) in cached.key_types:
-            return cached.find(key, self._absent_of)  # type: ignore[return-value]  # as above
+            return cached.find(key, self._absent_of)
         return self._read(key, tx, needed=True)
 
     def find(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, M | None]:
@@ -138,7 +137,7 @@ class Repository(Generic[M]):
                 return answer  # type: ignore[return-value]  # a Future with the verbs of a coroutine
         cached = self._cached
         if cached is not None and tx is None and type(key) in cached.key_types:
-            return cached.find(key)  # type: ignore[return-value]  # as above
+            return cached.find(key)
         return self._read(key, tx, needed=False)
 
     def get_json(self, key: Key, *, tx: Runner | None = None) -> Coroutine[Any, Any, Json[M]]:
@@ -147,7 +146,7 @@ class Repository(Generic[M]):
         """
         cached = self._cached
         if cached is not None and tx is None and type(key) in cached.key_types:
-            return cached.find(key, self._absent_of, True)  # type: ignore[return-value]  # as in `get`
+            return cached.find(key, self._absent_of, True)
         return _write(self._read(key, tx, needed=True))
 
     async def _read(self, key: Key, tx: Runner | None, *, needed: bool) -> Any:
@@ -176,7 +175,7 @@ class Repository(Generic[M]):
         if tx is None and self._cached is not None and wanted:
             if consistency == "snapshot" or self._cached.policy.level == "snapshot":
                 return cast("dict[Key, M]", await self._cached.find_together(wanted))
-            found = await asyncio.gather(*map(self._cached.find, wanted))
+            found = await self._cached.find_each(wanted)
             return {key: value for key, value in zip(wanted, found, strict=True) if value is not None}
         if consistency == "snapshot" and len(wanted) > BATCH_MAX and tx is None:
             async with transaction(self.postgres, isolation="repeatable read", read_only=True) as own:

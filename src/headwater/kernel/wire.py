@@ -150,7 +150,7 @@ class Wire:
         line = self._line
         if line is None or not self.up:
             raise _gone("not connected")
-        line.put(packed, receiver)
+        line.put(packed, receiver, soon=False)
         line.flush()
 
     async def run(self, script: Script, keys: list[Any], *arguments: Any) -> Reply:
@@ -291,14 +291,15 @@ class _Line(asyncio.Protocol):
         self.put(packed, future)
         return future
 
-    def put(self, packed: bytes, receiver: Any) -> None:
-        """Send a command whose reply goes to `receiver`: a future, or what has its verbs."""
+    def put(self, packed: bytes, receiver: Any, *, soon: bool = True) -> None:
+        """Send a command whose reply goes to `receiver`: a future, or what has its verbs. Else the caller flushes."""
         outgoing = self._outgoing
         if not outgoing:
             if self._why:
                 receiver.set_exception(_gone(self._why))
                 return
-            self._loop.call_soon(self.flush)
+            if soon:
+                self._loop.call_soon(self.flush)
             if not self._waiting:
                 self._heard_at = self._loop.time()
                 if self._watch is None:
