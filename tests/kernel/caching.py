@@ -27,10 +27,10 @@ TRUNCATE_USERS = "set local session_replication_role = replica; truncate users c
 """What refers to users may refuse to be emptied; as in a restore, only capture is always on."""
 
 
-def system_of(level: Level = "bounded", *, near: int = 0) -> System:
+def system_of(level: Level = "bounded", **policy: Any) -> System:
     """The users alone, cached at a level."""
     module = Module(name="identity", package="headwater.modules.identity", summary="")
-    vars(module)["cache"] = (CachePolicy(kind="user", model=User, level=level, near=near),)
+    vars(module)["cache"] = (CachePolicy(kind="user", model=User, level=level, **policy),)
     return System("users", [module])
 
 
@@ -69,9 +69,9 @@ async def told(headwater: Headwater) -> None:
 
 
 @asynccontextmanager
-async def believing(settings: Settings, *, near: int = 0) -> AsyncIterator[Headwater]:
+async def believing(settings: Settings, *, near: int = 0, system: System | None = None) -> AsyncIterator[Headwater]:
     """A process that believes Valkey though no relay runs: nothing is invalidated but by hand."""
-    async with Headwater.open(system_of(near=near), settings) as headwater:
+    async with Headwater.open(system or system_of(near=near), settings) as headwater:
         cache = cache_of(headwater)
         guard = f"{cache.wire.run_id} 00000000 0 0 {kind_of(headwater).served_as}".encode()
         cache._guard = (guard, monotonic() + 3600)  # as if it had been renewed all the time

@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 import pytest_asyncio
 from sqlalchemy import update
-from tests.kernel.caching import TRUNCATE_USERS
+from tests.kernel.caching import (
+    TRUNCATE_USERS,
+    believing,
+    cache_of,
+    kind_of,
+    make_user,
+    name_in,
+    system_of,
+    trusted,
+    until,
+)
 
 from headwater.embedded.valkey import EmbeddedValkey
 from headwater.followers.invalidation import relaying
@@ -26,32 +38,6 @@ from headwater.kernel.module import Module, System
 from headwater.kernel.settings import Settings
 from headwater.modules.identity.models import Role, User
 from headwater.systems.everything import EVERYTHING
-
-if TYPE_CHECKING:
-    from headwater.kernel.cache import Cache
-    from headwater.kernel.cached_rows import Entity
-
-
-async def until(condition: Any, seconds: float = 5.0) -> None:
-    """Wait for what must come; fail when it does not."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # another process makes it so
-            await asyncio.sleep(0.005)
-
-
-def cache_of(headwater: Headwater) -> Cache:
-    assert headwater.postgres.cache is not None
-    return headwater.postgres.cache
-
-
-def kind_of(headwater: Headwater) -> Entity:
-    return cache_of(headwater).entities[User]
-
-
-async def trusted(headwater: Headwater) -> None:
-    """Wait until the relay has caught up and this process knows."""
-    cache = cache_of(headwater)
-    await until(lambda: cache.good_until > asyncio.get_running_loop().time())
 
 
 @pytest_asyncio.fixture
@@ -72,10 +58,6 @@ async def other(hw: Headwater, settings: Settings) -> AsyncIterator[Headwater]:
     async with Headwater.open(EVERYTHING, settings) as opened:
         await trusted(opened)
         yield opened
-
-
-async def make_user(headwater: Headwater, **values: Any) -> User:
-    return await headwater.repository(User).create(headwater.autocommit, email=f"{uuid4()}@b.example", **values)
 
 
 async def test_a_second_read_comes_from_valkey_and_is_equal(hw: Headwater, other: Headwater) -> None:
@@ -223,6 +205,26 @@ async def test_a_process_does_not_read_back_in_time(hw: Headwater) -> None:
     kind.near.clear()  # type: ignore[union-attr]
     assert await hw.repository(User).get(user.id) == user
     assert await cache.wire.send_get(kind.name_of(user.id)) != raw
+
+
+async def test_a_relaxed_value_whose_time_is_over_is_served_while_one_loads(settings: Settings) -> None:
+    relaxed = system_of("relaxed", ttl_seconds=0.05, stale_seconds=60)
+    async with believing(settings, system=relaxed) as hw:  # no relay: nothing but the time ends a value
+        user, cache, kind = await make_user(hw, name="old"), cache_of(hw), kind_of(hw)
+        assert await name_in(hw, user) == "old"
+        async with hw.postgres.connection() as connection:
+            await connection.execute("update users set name = 'new' where id = $1", user.id)
+        raw = await cache.wire.send_get(kind.name_of(user.id))
+        expiry, _, _ = kind.head_of(raw, len(kind.prefix))
+        await until(lambda: time.time() > expiry)
+        async with AsyncExitStack() as busy:  # the loads are at their cap: whoever waited for one would wait here
+            while not cache.loads.locked():
+                await busy.enter_async_context(cache.loads)
+            assert [await name_in(hw, user) for _ in range(20)] == ["old"] * 20
+            assert kind.figures.refreshes == 0
+        await until(lambda: kind.figures.refreshes)
+        assert await name_in(hw, user) == "new"
+        assert kind.figures.misses == 1
 
 
 async def test_a_valkey_that_freezes_costs_a_moment_and_no_error(settings: Settings, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from tests.kernel.caching import told, trusted
 from tests.modules.trading.marketplace import Marketplace
 
 from headwater.followers.invalidation import relaying
@@ -20,7 +20,6 @@ from headwater.kernel.cached import Tag, cached
 from headwater.kernel.errors import NotFound, ProgrammingError
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
-from headwater.kernel.snapshots import covers
 from headwater.modules.blockchain.models import Asset, ChainUser, PriceFeed
 from headwater.modules.blockchain.repository import AssetRepository, BlockchainRepository
 from headwater.modules.identity.models import Role, User
@@ -32,27 +31,13 @@ from headwater.systems.everything import EVERYTHING
 @pytest_asyncio.fixture
 async def hw(settings: Settings) -> AsyncIterator[Headwater]:
     async with Headwater.open(EVERYTHING, settings) as opened, relaying(EVERYTHING, settings):
-        cache = opened.postgres.cache
-        assert cache is not None
-        async with asyncio.timeout(10):
-            while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
-                await asyncio.sleep(0.005)
+        await trusted(opened)
         yield opened
 
 
 def figures(hw: Headwater, kind: str) -> Any:
     assert hw.postgres.cache is not None
     return hw.postgres.cache.figures[kind]
-
-
-async def told(hw: Headwater) -> None:
-    """Wait until the relay has carried everything that is committed now."""
-    cache = hw.postgres.cache
-    assert cache is not None
-    now = await hw.postgres.fetch_value(text("select pg_current_snapshot()::text"))
-    async with asyncio.timeout(5):
-        while not covers((await cache.wire.send_get(cache.cursor_name)).rpartition(b"|")[2], now):  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
 
 
 async def make_asset(hw: Headwater) -> tuple[UUID, UUID]:

@@ -43,6 +43,26 @@ async def make_user(hw: Headwater, **values: Any) -> User:
     return await hw.repository(User).create(hw.autocommit, email=f"{uuid4()}@b.example", **values)
 
 
+def near_proposals(**policy: Any) -> System:
+    """Proposals alone, kept nearby: values that nobody can change, so that each is given away as it is."""
+    module = Module(name="governance", package="headwater.modules.governance", summary="")
+    vars(module)["cache"] = (CachePolicy(kind="proposal", model=Proposal, near=10, **policy),)
+    return System("near", [module])
+
+
+async def make_proposal(settings: Settings) -> Proposal:
+    async with Headwater.open(EVERYTHING, settings) as everything:
+        user = await make_user(everything)
+        return await everything.repository(Proposal).create(
+            everything.autocommit,
+            proposer_id=user.id,
+            title="A title",
+            quorum=1,
+            voting_starts_at=datetime(2026, 1, 1, tzinfo=UTC),
+            voting_ends_at=datetime(2026, 2, 1, tzinfo=UTC),
+        )
+
+
 async def commands(hw: Headwater) -> int:
     assert hw.valkey is not None
     said = await hw.valkey.info("commandstats")
@@ -75,21 +95,9 @@ async def test_a_reader_that_gives_up_takes_nothing_from_the_others(hw: Headwate
 
 
 async def test_a_read_may_be_awaited_gathered_or_given_to_a_task_whether_near_or_not(settings: Settings) -> None:
-    module = Module(name="governance", package="headwater.modules.governance", summary="")
-    vars(module)["cache"] = (CachePolicy(kind="proposal", model=Proposal, near=10),)
-    system = System("near", [module])
+    system = near_proposals()
     async with Headwater.open(system, settings) as hw, relaying(system, settings):
-        cache = await trusted(hw)
-        async with Headwater.open(EVERYTHING, settings) as everything:
-            user = await make_user(everything)
-            proposal = await everything.repository(Proposal).create(
-                everything.autocommit,
-                proposer_id=user.id,
-                title="A title",
-                quorum=1,
-                voting_starts_at=datetime(2026, 1, 1, tzinfo=UTC),
-                voting_ends_at=datetime(2026, 2, 1, tzinfo=UTC),
-            )
+        cache, proposal = await trusted(hw), await make_proposal(settings)
         proposals, near = hw.repository(Proposal), cache.entities[Proposal].near
         await proposals.get(proposal.id)
         async with asyncio.timeout(10):
@@ -119,9 +127,7 @@ async def test_a_read_may_be_awaited_gathered_or_given_to_a_task_whether_near_or
 
 
 async def test_a_starved_loop_ends_what_is_near_by_the_clock(settings: Settings) -> None:
-    module = Module(name="governance", package="headwater.modules.governance", summary="")
-    vars(module)["cache"] = (CachePolicy(kind="proposal", model=Proposal, near=10),)
-    system = System("near", [module])
+    system = near_proposals()
     async with Headwater.open(system, settings) as hw, relaying(system, settings):
         cache = await trusted(hw)
         missing = uuid4()
@@ -132,3 +138,18 @@ async def test_a_starved_loop_ends_what_is_near_by_the_clock(settings: Settings)
         before = cache.figures["proposal"].near_hits
         assert await hw.repository(Proposal).find(missing) is None  # it asks before the guard is looked at again
         assert cache.figures["proposal"].near_hits == before
+
+
+async def test_a_value_kept_nearby_ends_with_its_entry(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = near_proposals(ttl_seconds=0.3)
+    async with Headwater.open(system, settings) as hw, relaying(system, settings):
+        cache, proposal = await trusted(hw), await make_proposal(settings)
+        kind, pushed = cache.entities[Proposal], asyncio.Event()
+        near, discard = kind.near, kind.discard_near
+        assert near is not None
+        async with asyncio.timeout(10):
+            while proposal.id not in near.answers:  # a read may be a moment too early to be kept
+                assert await hw.repository(Proposal).get(proposal.id) == proposal
+            monkeypatch.setattr(kind, "discard_near", lambda name: (discard(name), pushed.set()))
+            await pushed.wait()  # nobody changes it and nobody reads it: the server says so
+        assert proposal.id not in near.answers

@@ -41,32 +41,20 @@ _RETRY_SECONDS = 0.2
 _KEYS_MAX = 500
 _BOUND_SECONDS = 0.1
 _GUARD_RENEWED_SECONDS = 0.05
+_LOOK_MS, _LOOK_IDLE_MS = 0.5, 2.5
+"""How long PostgreSQL pauses between two looks for something new; a relay that was idle for a while is less eager."""
+_EAGER_SECONDS = 2.0
 
 _IDENTITY = """SELECT (pg_control_system()).system_identifier::text || ':' || (SELECT oid FROM pg_database
 WHERE datname = current_database())::text,
 concat(headwater.identity(), '#',
        (SELECT concat(number, identity IS NULL) FROM headwater.epoch ORDER BY number DESC LIMIT 1)),
 pg_current_snapshot()::text, coalesce(pg_sequence_last_value('headwater.change_id'::regclass), 0)"""
-# One statement, so one snapshot: what it returns and the cursor that says so cannot differ.
-_POLL = """SELECT now.snapshot::text, now.last, c."table", c.op::text, c.xid::text, c.key, c.new, c.old
-FROM (SELECT pg_current_snapshot() AS snapshot, pg_sequence_last_value($3::regclass) AS last) now
-LEFT JOIN headwater.change c ON now.snapshot::text <> $1 AND c.id > $2
-  AND c.xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(c.xid, $1::pg_snapshot)"""
+_CHANGES = "SELECT * FROM headwater.wait_for_changes($1::text::pg_snapshot, $2, $3, $4)"
 _BEHIND = text("""SELECT count(*) AS changes,
   coalesce(extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 AS seconds
 FROM headwater.change WHERE id > :floor AND xid >= pg_snapshot_xmin(CAST(CAST(:at AS text) AS pg_snapshot))
 AND NOT pg_visible_in_snapshot(xid, CAST(CAST(:at AS text) AS pg_snapshot))""")
-
-# PostgreSQL waits for itself while nothing has ended since the snapshot that was seen: a look at it costs some
-# microseconds there, a poll a hundred and more on either side. It ends in time for the guard to be renewed.
-_SEEN = "SELECT set_config('headwater.seen', $1, false)"
-_WAIT = """DO $$
-DECLARE until timestamptz := clock_timestamp() + interval '25 milliseconds';
-BEGIN
-  WHILE pg_current_snapshot()::text = current_setting('headwater.seen') AND clock_timestamp() < until LOOP
-    PERFORM pg_sleep(0.001);
-  END LOOP;
-END $$"""
 
 
 class _CursorMovedError(Exception):
@@ -163,7 +151,7 @@ class Invalidation:
         """Go on from the cursor Valkey holds. Returns by an error only."""
         identity, history, at, last_change = await connection.fetchrow(_IDENTITY)
         cursor_name, guard_name = names_of(identity)
-        poll = await connection.prepare(_POLL)
+        changes_since = await connection.prepare(_CHANGES)
         written: bytes | None = await self._wire.send_get(cursor_name)
         run_id = self._wire.run_id
         cursor = Cursor.read(written)
@@ -173,18 +161,16 @@ class Invalidation:
             cursor = await self._begin(connection, history)
             server_ms = await self._advance(cursor_name, guard_name, written, cursor, {}, set(), b"", 0)
             written = cursor.write()
-        await connection.execute(_SEEN, cursor.snapshot)
+        busy_at = monotonic()
         while True:
             if self._wire.run_id != run_id:
                 raise _CursorMovedError
-            rows = await poll.fetch(cursor.snapshot, cursor.floor, "headwater.change_id")
+            wait = max(0.0, renewed_at + _GUARD_RENEWED_SECONDS - monotonic())
+            pause = _LOOK_MS if monotonic() - busy_at < _EAGER_SECONDS else _LOOK_IDLE_MS
+            rows = await changes_since.fetch(cursor.snapshot, cursor.floor, int(wait * 1000), pause)
             self.figures.polls += 1
             snapshot, last = rows[0][0], rows[0][1] or 0
             now = monotonic()
-            if snapshot == cursor.snapshot and now - renewed_at < _GUARD_RENEWED_SECONDS:
-                self.figures.leading = True
-                await connection.execute(_WAIT)
-                continue
             changes = [] if rows[0][2] is None else rows
             self.figures.changes += len(changes)
             keys, tags, whole = self._concerned(changes)
@@ -197,11 +183,9 @@ class Invalidation:
             server_ms = await self._advance(cursor_name, guard_name, written, after, keys, tags, guard, guard_at)
             cursor, written, renewed_at = after, after.write(), now
             self.figures.leading = True
-            await connection.execute(_SEEN, snapshot)
-            if changes:  # more of them travel together
-                await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                await connection.execute(_WAIT)
+            if changes:
+                busy_at = now
+                await asyncio.sleep(_PAUSE_SECONDS)  # more of them travel together
 
     async def _begin(self, connection: Any, history: str) -> Cursor:
         """Valkey knows nothing, or of another history: a new generation, as of now. Older entries are none any more."""

@@ -23,7 +23,7 @@ import hiredis
 
 from headwater.kernel.errors import InvalidValue, Unreachable
 
-SILENCE_SECONDS_MAX = 0.05
+SILENCE_SECONDS_MAX = 0.04
 """A server that owes a reply and says nothing for so long is taken for gone."""
 _CONNECT_SECONDS_MAX = 1.0
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.01, 0.5
