@@ -284,17 +284,16 @@ class Entity(Kind):
     async def find_together(self, keys: Sequence[Any]) -> dict[Any, Any]:
         """Rows of one moment: from the cache when all of them were valid at the relay's position, else one statement.
 
-        The cursor is read before the entries. What the relay had delivered by then has removed what it concerns, so an
-        entry whose snapshot the cursor covers was valid at the cursor; entries valid at one position are consistent.
+        The cursor is read with the entries, in one command. What the relay had delivered by then has removed what it
+        concerns, so an entry whose snapshot the cursor covers was valid at the cursor; entries valid at one position are
+        consistent.
         """
         cache = self.cache
         names = [self.name_of(key) for key in keys]
         prefix = self.prefix
         if monotonic() < cache.good_until:
             with contextlib.suppress(*UNREACHABLE):
-                cursor, *found = await asyncio.gather(
-                    cache.wire.send_get(cache.cursor_name), *(cache.wire.send_get(name) for name in names)
-                )
+                cursor, *found = await cache.wire.send(b"MGET", cache.cursor_name, *names)
                 values = None if cursor is None else self._together(cursor, keys, names, prefix, found)
                 if values is not None:
                     self.figures.hits += len(keys)
