@@ -46,9 +46,8 @@ def stats(home: Path, as_json: bool) -> None:
       headwater cache stats --json
     """
     found = asyncio.run(_stats(home))
-    lines = [
-        f"{found['processes']} process{'' if found['processes'] == 1 else 'es'}; the relay {'keeps up' if found['trusted'] else 'is NOT running'}."
-    ]
+    many = f"{found['processes']} process{'' if found['processes'] == 1 else 'es'}"
+    lines = [f"{many}; the relay {'keeps up' if found['trusted'] else 'is NOT running'}."]
     for kind, figures in sorted(found["kinds"].items()):
         lines.append(f"{kind:<24} " + "  ".join(f"{name} {count:,}" for name, count in figures.items()))
     emit(as_json, found, "\n".join(lines))

@@ -285,7 +285,7 @@ class Entity(Kind):
         """Rows of one moment: from the cache when all of them were valid at the relay's position, else one statement.
 
         The cursor is read with the entries, in one command. What the relay had delivered by then has removed what it
-        concerns, so an entry whose snapshot the cursor covers was valid at the cursor; entries valid at one position are
+        concerns: an entry whose snapshot the cursor covers was valid at the cursor. Entries valid at one position are
         consistent.
         """
         cache = self.cache
