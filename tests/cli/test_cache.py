@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.kernel.caching import trusted
 
 from headwater.followers.invalidation import relaying
 from headwater.kernel.lifecycle import Headwater
@@ -33,11 +34,7 @@ async def run(settings: Settings, home: Path, *arguments: str) -> tuple[int, Any
 @pytest.fixture
 async def hw(settings: Settings) -> Any:
     async with Headwater.open(EVERYTHING, settings) as opened, relaying(EVERYTHING, settings):
-        cache = opened.postgres.cache
-        assert cache is not None
-        async with asyncio.timeout(10):
-            while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
-                await asyncio.sleep(0.005)
+        await trusted(opened)
         yield opened
 
 

@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest_asyncio
 from sqlalchemy import text
-from tests.kernel.caching import TRUNCATE_USERS
+from tests.kernel.caching import TRUNCATE_USERS, cache_of, trusted
 
 from headwater.embedded.valkey import EmbeddedValkey
 from headwater.followers.invalidation import Cursor, Invalidation, relay_standing, relaying
-from headwater.kernel.cache import Cache, names_of
+from headwater.kernel.cache import names_of
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
 from headwater.kernel.wire import Wire
@@ -24,23 +24,11 @@ from headwater.modules.identity.models import User
 from headwater.systems.everything import EVERYTHING
 
 
-async def until(condition: Any, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # another task makes it so
-            await asyncio.sleep(0.005)
-
-
-def cache_of(headwater: Headwater) -> Cache:
-    assert headwater.postgres.cache is not None
-    return headwater.postgres.cache
-
-
 @asynccontextmanager
 async def trusting(headwater: Headwater, settings: Settings) -> AsyncIterator[Invalidation]:
     async with relaying(EVERYTHING, settings) as relay:
         assert relay is not None
-        cache = cache_of(headwater)
-        await until(lambda: cache.good_until > asyncio.get_running_loop().time())
+        await trusted(headwater)
         yield relay
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest_asyncio
+from tests.kernel.caching import trusted
 from tests.modules.trading.marketplace import Marketplace
 
 from headwater.followers.invalidation import relaying
@@ -26,11 +27,7 @@ from headwater.systems.everything import EVERYTHING
 @pytest_asyncio.fixture
 async def hw(settings: Settings) -> AsyncIterator[Headwater]:
     async with Headwater.open(EVERYTHING, settings) as opened, relaying(EVERYTHING, settings):
-        cache = opened.postgres.cache
-        assert cache is not None
-        async with asyncio.timeout(10):
-            while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
-                await asyncio.sleep(0.005)
+        await trusted(opened)
         yield opened
 
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
+from tests.kernel.caching import trusted
 
 from headwater.followers.invalidation import relaying
 from headwater.kernel.errors import (
@@ -204,7 +205,7 @@ async def test_no_read_of_a_balance_is_older_than_a_commit_its_writer_was_told_o
     wallet = await wallets.create_wallet(headwater.autocommit, user_id=people[0])
     async with Headwater.open(headwater.system, settings) as other, relaying(headwater.system, settings):
         for hw in (headwater, other):
-            await _trusted(hw)
+            await trusted(hw)
         elsewhere, cache = other.repository(Wallet), other.postgres.cache
         assert cache is not None
         for n in range(1, 21):
@@ -225,15 +226,6 @@ async def test_no_read_of_a_balance_is_older_than_a_commit_its_writer_was_told_o
             assert (await _balance(elsewhere, wallet.id)) == 40
         assert cache.figures["wallet"].hits > 0
     assert await wallets.get_wallet_balance(people[0]) == 40
-
-
-async def _trusted(hw: Headwater) -> None:
-    """Wait until the relay has told this process that it may believe its cache."""
-    cache = hw.postgres.cache
-    assert cache is not None
-    async with asyncio.timeout(10):
-        while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
-            await asyncio.sleep(0.005)
 
 
 async def _balance(repository: Repository[Wallet], wallet_id: UUID) -> int:

@@ -8,13 +8,12 @@ from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from tests.kernel.caching import told, trusted
 
 from headwater.followers.invalidation import relaying
 from headwater.kernel.errors import NotFound
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
-from headwater.kernel.snapshots import covers
 from headwater.modules.finance.models import TransactionStatus, TransactionType
 from headwater.modules.finance.repository import Dashboard, FinanceRepository
 from headwater.modules.identity.models import User
@@ -28,22 +27,8 @@ from .conftest import sql
 async def headwater(settings: Settings) -> AsyncIterator[Headwater]:
     """The opened data layer with a relay, and a cache that is believed."""
     async with Headwater.open(EVERYTHING, settings) as opened, relaying(EVERYTHING, settings):
-        cache = opened.postgres.cache
-        assert cache is not None
-        async with asyncio.timeout(10):
-            while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
-                await asyncio.sleep(0.005)
+        await trusted(opened)
         yield opened
-
-
-async def _told(headwater: Headwater) -> None:
-    """Wait until the relay has carried everything that is committed now."""
-    cache = headwater.postgres.cache
-    assert cache is not None
-    now = await headwater.postgres.fetch_value(text("select pg_current_snapshot()::text"))
-    async with asyncio.timeout(5):
-        while not covers((await cache.wire.send_get(cache.cursor_name)).rpartition(b"|")[2], now):  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
 
 
 async def _kept(headwater: Headwater, finance: FinanceRepository, user_id: UUID) -> Dashboard:
@@ -52,7 +37,7 @@ async def _kept(headwater: Headwater, finance: FinanceRepository, user_id: UUID)
     assert cache is not None
     async with asyncio.timeout(10):
         while True:
-            await _told(headwater)
+            await told(headwater)
             shown = await finance.dashboard(user_id)
             hits = cache.figures["dashboard"].hits
             assert await finance.dashboard(user_id) == shown
@@ -135,7 +120,7 @@ async def test_money_moved_in_the_ledger_past_finance_shows_too(headwater, finan
 async def test_what_psql_writes_shows_when_the_relay_has_heard_of_it(headwater, finance, savers, database) -> None:
     await _kept(headwater, finance, savers[0])
     await sql(database, "update finance.user_balances set balance = balance + 1")
-    await _told(headwater)
+    await told(headwater)
     assert (await finance.dashboard(savers[0])).balances[0].balance == 10_001
 
 
