@@ -16,7 +16,9 @@ from headwater.cli.options import emit, home_option, json_option, system_option
 
 if TYPE_CHECKING:
     from headwater.kernel.cache import Cache
+    from headwater.kernel.cached import Remade
     from headwater.kernel.cached_rows import Entity
+    from headwater.kernel.lifecycle import Headwater
 
 _LOOKS_SECONDS = (0.0, 1.0, 10.0)
 _FIGURES_SECONDS_MAX = 10.0
@@ -60,7 +62,7 @@ def stats(home: Path, as_json: bool) -> None:
 @home_option
 @json_option
 def verify(sample: int, quick: bool, system_name: str, home: Path, as_json: bool) -> int:
-    """Compare sampled entries with PostgreSQL now, after 1 s and after 10 s.
+    """Compare sampled rows and results with PostgreSQL now, after 1 s and after 10 s.
 
     An entry may differ for the moment its invalidation takes. One that differs at every look is stale: exit code 6.
     What was found stands in /metrics as headwater_cache_coherent_percent, for a day.
@@ -93,7 +95,7 @@ def flush(home: Path, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def _cache(home: Path, system_name: str | None = None) -> AsyncIterator[Cache]:
+async def _opened(home: Path, system_name: str | None = None) -> AsyncIterator[tuple[Headwater, Cache]]:
     from headwater.cli.health import _settings
     from headwater.kernel.lifecycle import Headwater
     from headwater.kernel.module import System
@@ -108,7 +110,7 @@ async def _cache(home: Path, system_name: str | None = None) -> AsyncIterator[Ca
                 remedy="Set HEADWATER_VALKEY_URL, or see `headwater health`.",
                 exit_code=UNREACHABLE,
             )
-        yield cache
+        yield headwater, cache
 
 
 async def _stats(home: Path) -> dict[str, Any]:
@@ -116,7 +118,7 @@ async def _stats(home: Path) -> dict[str, Any]:
 
     kinds: dict[str, dict[str, int]] = {}
     processes = 0
-    async with _cache(home) as cache:
+    async with _opened(home) as (_, cache):
         reports = await cache.wire.send(b"HGETALL", cache.figures_name)
         for written in reports.values():
             said = msgspec.json.decode(written)
@@ -134,13 +136,17 @@ async def _verify(home: Path, system_name: str, sample: int, looks: tuple[float,
     import msgspec
 
     from headwater.kernel.cache import Coherence
+    from headwater.kernel.cached import remade
 
-    async with _cache(home, system_name) as cache:
+    async with _opened(home, system_name) as (headwater, cache):
+        for module in headwater.system.modules:
+            _ = module.routes  # they say which results are also kept as JSON
+        kinds: list[Entity | Remade] = [*cache.entities.values(), *remade(cache, headwater.repository)]
         await cache.look()
-        sampled: list[tuple[Entity, bytes]] = []
-        for entity in cache.entities.values():
-            names = await _names(cache, entity, sample)
-            sampled.extend((entity, name) for name in names)
+        sampled: list[tuple[Entity | Remade, bytes]] = []
+        for kind in kinds:
+            names = await _names(cache, kind, sample)
+            sampled.extend((kind, name) for name in names)
         began, told = time.monotonic(), []
         differing = sampled
         for after in looks:
@@ -154,7 +160,7 @@ async def _verify(home: Path, system_name: str, sample: int, looks: tuple[float,
         stale = [name.decode() for _, name in differing]
         figure = Coherence(time.time(), len(sampled), len(stale))
         await cache.wire.send(b"SET", cache.coherence_name, msgspec.json.encode(figure), b"EX", _COHERENCE_SECONDS)
-        by_kind = {entity.name: sum(of is entity for of, _ in sampled) for entity in cache.entities.values()}
+        by_kind = {kind.name: sum(of is kind for of, _ in sampled) for kind in kinds}
         return {
             "entries": len(sampled),
             "by_kind": by_kind,
@@ -164,16 +170,16 @@ async def _verify(home: Path, system_name: str, sample: int, looks: tuple[float,
         }
 
 
-async def _names(cache: Cache, entity: Entity, sample: int) -> list[bytes]:
+async def _names(cache: Cache, kind: Entity | Remade, sample: int) -> list[bytes]:
     names: list[bytes] = []
     place: Any = 0
     while True:
-        place, found = await cache.wire.send(b"SCAN", place, b"MATCH", entity.name_of("*"), b"COUNT", 500)
+        place, found = await cache.wire.send(b"SCAN", place, b"MATCH", kind.name_of("*"), b"COUNT", 500)
         names += found
         if int(place) == 0 or len(names) >= sample:
             return names[:sample]
 
 
 async def _flush(home: Path) -> None:
-    async with _cache(home) as cache:
+    async with _opened(home) as (_, cache):
         await cache.wire.send(b"DEL", cache.cursor_name, cache.guard_name)

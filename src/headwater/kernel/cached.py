@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
 
@@ -20,10 +22,11 @@ import msgspec
 from headwater.kernel.cache import Cache
 from headwater.kernel.cache_policy import Level
 from headwater.kernel.cached_rows import HEAD, UNREACHABLE, Codec, Kind, Loaded
-from headwater.kernel.errors import ProgrammingError
+from headwater.kernel.errors import HeadwaterError, ProgrammingError
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.rendering import Json, written
+from headwater.kernel.repository import Repository
 from headwater.kernel.rows import model_of, shape
 from headwater.kernel.tracking import table_name
 from headwater.kernel.written import tag_name
@@ -63,12 +66,14 @@ def cached(
     ttl_seconds: float,
     level: Level = "bounded",
     stale_seconds: float = 0.0,
+    timeless: bool = True,
 ) -> Callable[[Callable[Concatenate[S, P], Awaitable[R]]], Callable[Concatenate[S, P], Awaitable[R]]]:
     """Keep what an async function returns, under `{kind}:{arguments}`.
 
     Its first argument is a Repository or a Headwater; the others tell results apart and are given to `tags`. A call
     with `tx=` reads PostgreSQL. The return annotation says how the result is decoded: Structs, values, pages of values.
-    Results that a change of the clock alone would alter do not belong here.
+    Results that a change of the clock alone would alter do not belong here, unless their readers know how old they may
+    be: such are not `timeless`, and `headwater cache verify` passes them by.
     """
     if (level not in ("bounded", "relaxed")) or (stale_seconds and level != "relaxed"):
         raise ProgrammingError(
@@ -86,27 +91,39 @@ def cached(
                 made = await function(owner, *args, **kwargs)
                 return written(made) if as_json else made
             told = bind(owner, args, kwargs)
+            named = [tag.name for tag in tags(**told)]
+            return await results_in(cache).find(told, named, lambda: function(owner, *args, **kwargs), as_json=as_json)
+
+        def results_in(cache: Cache) -> _Results:
             results = cache.results.get(function)
             if results is None:
                 results = cache.results[function] = _Results(
                     cache, kind, function, ttl_seconds=ttl_seconds, stale_seconds=stale_seconds
                 )
-            named = [tag.name for tag in tags(**told)]
-            return await cast(_Results, results).find(
-                told, named, lambda: function(owner, *args, **kwargs), as_json=as_json
-            )
+            return cast(_Results, results)
 
         @functools.wraps(function)
         async def read(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
             return cast(R, await kept(owner, False, args, kwargs))
 
-        _KEPT[read] = (function, kept)
+        _KEPT[read] = _Kept(function, kept, results_in, tags, timeless)
         return read
 
     return decorate
 
 
-_KEPT: dict[Any, tuple[Any, Callable[[Any, bool, Any, Any], Awaitable[Any]]]] = {}
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A function whose results are kept: as it was written, how it is read, its results in a cache, its tags."""
+
+    function: Callable[..., Any]
+    read: Callable[[Any, bool, Any, Any], Awaitable[Any]]
+    results_in: Callable[[Cache], _Results]
+    tags: Callable[..., Iterable[Tag]]
+    timeless: bool
+
+
+_KEPT: dict[Any, _Kept] = {}
 _WITH_JSON: set[Any] = set()
 """The functions whose results are also wanted as JSON, and kept so."""
 
@@ -118,12 +135,12 @@ def json_of(
 
     From the cache it gives the bytes that lie there, without decoding anything.
     """
-    original, kept = _KEPT[function]
-    _WITH_JSON.add(original)
+    kept = _KEPT[function]
+    _WITH_JSON.add(kept.function)
 
     @functools.wraps(function)
     async def read(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> Json[R]:
-        return cast("Json[R]", await kept(owner, True, args, kwargs))
+        return cast("Json[R]", await kept.read(owner, True, args, kwargs))
 
     read.__name__ = f"{function.__name__}_json"
     read.__doc__ = f"What `{function.__name__}` gives, as JSON."
@@ -236,6 +253,78 @@ class _Results(Kind):
             return _pack((msgspec.Raw(self._encoder.encode(value)), json.body, json.version))
         except (TypeError, OverflowError, ValueError, NotImplementedError):
             return None
+
+
+class Remade:
+    """The results of one function, made again to be compared with what the cache says of them."""
+
+    def __init__(self, kept: _Kept, owner: Any, cache: Cache) -> None:
+        self._kept = kept
+        self._owner = owner
+        self._results = kept.results_in(cache)
+        hints = get_type_hints(kept.function)
+        told = list(inspect.signature(kept.function).parameters)[1:]
+        self._arguments = {name: hints.get(name, Any) for name in told if name != "tx"}
+        self.name = self._results.name
+
+    def name_of(self, key: str) -> bytes:
+        """The Valkey key of a result."""
+        return f"{self.name}:{key}".encode()
+
+    async def differs(self, name: bytes) -> bool | None:
+        """Whether a result, the same before and after it was made again, says something else than what was made.
+
+        None when there is none that a reader would believe, or its arguments cannot be read from its name.
+        """
+        results = self._results
+        told = self._told(name)
+        if told is None:
+            return None
+        tags = [tag.name for tag in self._kept.tags(**told)]
+        before = await results.cache.wire.send(b"MGET", name, *tags)
+        raw, stamps = before[0], before[1:]
+        prefix = results.prefix + b"".join(stamp or b"-" for stamp in stamps)
+        if raw is None or not raw.startswith(prefix):
+            return None
+        try:
+            made = results._encode(await self._kept.function(self._owner, **told))
+        except HeadwaterError:  # what it was made from is gone, and the function says so
+            made = b""
+        if await results.cache.wire.send(b"MGET", name, *tags) != before:
+            return False
+        length = HEAD.unpack_from(raw, len(prefix))[2]
+        payload = raw[len(prefix) + HEAD.size + length :]
+        return made is not None and payload != made and not (made and results.decode(payload) == results.decode(made))
+
+    def _told(self, name: bytes) -> dict[str, Any] | None:
+        said = name.decode().partition(":")[2]
+        spoken = said.split(":") if said else []
+        if len(spoken) != len(self._arguments):
+            return None
+        told = {}
+        for (parameter, hint), word in zip(self._arguments.items(), spoken, strict=True):
+            text = word[1:].replace("%3A", ":").replace("%25", "%")
+            try:
+                told[parameter] = None if word == "-" else msgspec.convert(text, hint, strict=False)
+            except (msgspec.ValidationError, TypeError):
+                return None
+            if _spoken(told[parameter]) != word:
+                return None
+        return told
+
+
+def remade(cache: Cache, owner_of: Callable[[type[Any]], Any]) -> list[Remade]:
+    """Every timeless cached method of a repository that this program knows; `owner_of` gives the one of a class."""
+    found = []
+    for kept in _KEPT.values():
+        if not kept.timeless:
+            continue
+        owner: Any = sys.modules.get(kept.function.__module__)
+        for step in kept.function.__qualname__.split(".")[:-1]:
+            owner = getattr(owner, step, None)
+        if inspect.isclass(owner) and issubclass(owner, Repository):
+            found.append(Remade(kept, owner_of(owner), cache))
+    return found
 
 
 _pack = msgspec.msgpack.Encoder().encode

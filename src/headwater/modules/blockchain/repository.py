@@ -391,7 +391,7 @@ class BlockchainRepository(Repository[ChainUser]):
             )
         return known
 
-    @cached("price", tags=lambda symbol, currency: (Tag(PriceFeed, symbol=symbol),), ttl_seconds=30)
+    @cached("price", tags=lambda symbol, currency: (Tag(PriceFeed, symbol=symbol),), ttl_seconds=30, timeless=False)
     async def _newest_price(self, symbol: str, currency: str, *, tx: Runner | None = None) -> _Newest:
         return await self._read_newest_price(symbol, currency, tx)
 

@@ -215,7 +215,12 @@ class ManufacturingRepository(Repository[Order]):
             raise NotFound(f"There is no order {order_id}.", remedy="Check the id.", order_id=str(order_id))
         return found
 
-    @cached("manufacturing_analytics", tags=lambda: (Tag(Order), Tag(Milestone), Tag(Inspection)), ttl_seconds=1800)
+    @cached(
+        "manufacturing_analytics",
+        tags=lambda: (Tag(Order), Tag(Milestone), Tag(Inspection)),
+        ttl_seconds=1800,
+        timeless=False,
+    )
     async def statistics(self, *, tx: Runner | None = None) -> Statistics:
         """Production as a whole: counts by status, amounts, what is late, how inspections went.
 
