@@ -40,18 +40,32 @@ $function$;
 create aggregate ledger.chain(bytea) (sfunc = ledger.link, stype = bytea, initcond = '');
 
 -- next
--- How many transfers these transactions made, and the chain over all of them in links of 1,024 entries.
+-- How many transfers these transactions made, and the chain over all of them, a link for 4,096 transactions.
 create function ledger.sealed(
     in xid_from bigint, in xid_to bigint, out transfers bigint, out root bytea
 ) language sql stable parallel safe
-set search_path = pg_catalog, pg_temp set work_mem = '64MB'
+set search_path = pg_catalog, pg_temp set work_mem = '256MB' set enable_hashagg = off set jit = off
 as $function$
-    select coalesce(sum(y.n), 0)::bigint, coalesce(ledger.chain(y.entries order by y.block), ''::bytea)
-      from (select x.at / 1024 as block, count(*) as n, string_agg(x.entry, ''::bytea order by x.at) as entries
-              from (select row_number() over (order by e.xid, e.id) - 1 as at, e.entry
-                      from (select t.xid, t.id, ledger.entry(ledger.said(t)) as entry
-                              from ledger.transfers t where t.xid >= sealed.xid_from and t.xid < sealed.xid_to) e) x
-             group by x.at / 1024) y
+    select coalesce(sum(y.n), 0)::bigint, coalesce(ledger.chain(y.entries order by y.link), ''::bytea)
+      from (select t.xid >> 12 as link, count(*) as n,
+                   string_agg(ledger.entry(ledger.said(t)), ''::bytea order by t.xid, t.id) as entries
+              from ledger.transfers t where t.xid >= sealed.xid_from and t.xid < sealed.xid_to
+             group by t.xid >> 12) y
+$function$;
+
+-- next
+-- The head of a chain of entries that stand one after the other, four to a link.
+create function ledger.head_of(entries bytea) returns bytea
+language plpgsql immutable strict parallel safe as $function$
+declare
+    head bytea := '';
+    whole int := length(entries) / 64;
+begin
+    for link in 0 .. whole - 1 loop
+        head := sha256(head || substr(entries, link * 64 + 1, 64));
+    end loop;
+    return head || substr(entries, whole * 64 + 1);
+end
 $function$;
 
 -- next
@@ -101,37 +115,30 @@ returns table (account bigint, versions bigint, balance numeric, held numeric, h
 language sql stable parallel safe
 set search_path = pg_catalog, pg_temp set work_mem = '256MB' set enable_hashagg = off set jit = off
 as $function$
-    select b.account, sum(b.n)::bigint, sum(b.change), sum(b.hold),
-           coalesce(ledger.chain(b.entries order by b.link) filter (where b.n = 4), ''::bytea)
-               || coalesce(string_agg(b.entries, ''::bytea order by b.link) filter (where b.n < 4), ''::bytea),
-           min(b.fault)
+    select w.account, count(*), sum(w.change), sum(w.hold),
+           ledger.head_of(string_agg(w.entry, ''::bytea order by w.version)),
+           min(w.version) filter (where w.damaged or w.version <> w.place or w.balance <> w.before + w.change
+                                     or w.created_at < w.earlier)
       from (
-        select w.account, (w.version - 1) >> 2 as link, count(*) as n, sum(w.change) as change, sum(w.hold) as hold,
-               string_agg(w.entry, ''::bytea order by w.version) as entries,
-               min(w.version) filter (where w.damaged or w.version <> w.place or w.balance <> w.before + w.change
-                                         or w.created_at < w.earlier) as fault
+        select l.*, row_number() over along as place, lag(l.balance, 1, 0::numeric) over along as before,
+               lag(l.created_at) over along as earlier
           from (
-            select l.*, row_number() over along as place, lag(l.balance, 1, 0::numeric) over along as before,
-                   lag(l.created_at) over along as earlier
-              from (
-                select d.account, d.version, d.balance, d.change, d.hold, d.created_at, ledger.entry(d.said) as entry,
-                       crc32c(d.said) - 2147483648 <> d.checksum as damaged
-                  from (select t.debit_account_id as account, t.debit_version as version,
-                               t.debit_balance_after as balance,
-                               case t.state when 'posted' then - t.amount else 0 end as change,
-                               case t.state when 'pending' then t.amount else - t.released end as hold,
-                               t.created_at, t.checksum, ledger.said(t) as said
-                          from ledger.transfers t where t.debit_account_id % parts = part offset 0) d
-                union all
-                select t.credit_account_id, t.credit_version, t.credit_balance_after, t.amount, null, t.created_at,
-                       uuid_send(t.id), false
-                  from ledger.transfers t where t.credit_account_id % parts = part and t.credit_version is not null
-              ) l
-            window along as (partition by l.account order by l.version)
-          ) w
-         group by w.account, (w.version - 1) >> 2
-      ) b
-     group by b.account
+            select d.account, d.version, d.balance, d.change, d.hold, d.created_at, ledger.entry(d.said) as entry,
+                   crc32c(d.said) - 2147483648 <> d.checksum as damaged
+              from (select t.debit_account_id as account, t.debit_version as version,
+                           t.debit_balance_after as balance,
+                           case t.state when 'posted' then - t.amount else 0 end as change,
+                           case t.state when 'pending' then t.amount else - t.released end as hold,
+                           t.created_at, t.checksum, ledger.said(t) as said
+                      from ledger.transfers t where t.debit_account_id % parts = part offset 0) d
+            union all
+            select t.credit_account_id, t.credit_version, t.credit_balance_after, t.amount, null, t.created_at,
+                   uuid_send(t.id), false
+              from ledger.transfers t where t.credit_account_id % parts = part and t.credit_version is not null
+          ) l
+        window along as (partition by l.account order by l.version)
+      ) w
+     group by w.account
 $function$;
 
 -- next
