@@ -62,14 +62,15 @@ $function$;
 -- Release what is overdue, at most `most` holds, the accounts in the order of their ids. Returns how many.
 create function ledger.expire(most bigint) returns bigint
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $function$
 declare
     late bigint[];
 begin
     select array_agg(distinct found.debit_account_id) into late from (
         select h.debit_account_id from ledger.holds h
-         where h.state = 'pending' and h.expires_at <= clock_timestamp() limit most
+         where h.state = 'pending' and h.expires_at <= statement_timestamp()
+         order by h.expires_at limit most
     ) found;
     if late is null then
         return 0;
