@@ -325,7 +325,7 @@ async def _mend(connection: asyncpg.Connection) -> None:
         "update ledger.transfers t set checksum = ledger.checksum_of(ledger.said(t)) where checksum = 0"
     )
     await connection.execute(
-        "update ledger.accounts a set head = r.head from ledger.recomputed(0, 1000000000) r where r.account = a.id"
+        "update ledger.accounts a set head = r.head from ledger.recomputed(0, 1) r where r.account = a.id"
     )
     await connection.execute("vacuum analyze ledger.transfers")
     await connection.execute("reset session_replication_role")

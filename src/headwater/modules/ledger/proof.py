@@ -22,10 +22,6 @@ from headwater.kernel.transaction import transaction
 
 CHECKS = Queries.load(__package__, "proof.sql")
 
-STEPS_PER_WORKER = 8
-"""How many ranges of accounts each worker gets, so that none waits long for the last."""
-ACCOUNTS_PER_STEP_MAX = 50_000
-
 _TABLES = ("rows", "zero_sum", "limits", "holds", "reversals", "answers")
 _ORDER = (*_TABLES, "chains", "seals", "seal_again", "digest")
 
@@ -101,7 +97,7 @@ async def verify(
     counts = await postgres.fetch_one(CHECKS["counts"])
     seals = await postgres.fetch(CHECKS["seals"])
     faults = _seals(seals, digest)
-    work = _work(counts.highest or 0, seals, workers)
+    work = _work(seals, workers)
 
     async def worker() -> None:
         async with transaction(postgres) as tx:
@@ -129,12 +125,10 @@ async def verify(
     )
 
 
-def _work(highest: int, seals: Sequence[Any], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _work(seals: Sequence[Any], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """What there is to do: the long ones first."""
-    step = max(1, min(ACCOUNTS_PER_STEP_MAX, highest // (workers * STEPS_PER_WORKER) + 1))
-    for low in range(0, highest + 1, step):
-        yield "chains", {"low": low, "high": low + step}
-    yield "chains", {"low": highest // step * step + step, "high": 2**63 - 1}  # accounts that are not there
+    for part in range(workers):  # every part reads all transfers once, so that there is one for each worker
+        yield "chains", {"part": part, "parts": workers}
     for row in seals:
         yield "seal_again", {"number": row.number}
     for name in _TABLES:

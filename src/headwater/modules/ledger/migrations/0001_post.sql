@@ -41,15 +41,15 @@ begin
                                    'credit_account_id', late.credit_account_id), ledger.context());
         said := record_send(row(
             fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null::bigint, at, xid,
-            'expired'::text, late.remaining, held.balance, null::numeric, late.remaining, late.transfer_id,
-            null::uuid, null::text, null::jsonb));
+            'expired'::text, late.remaining,
+            record_send(row(late.remaining, late.transfer_id, null::uuid, null::text, null::jsonb))));
         insert into ledger.transfers values (
             fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null, at, xid, 'expired',
             ledger.checksum_of(said), late.remaining, held.balance, null, late.remaining, late.transfer_id, null, null, null
         );
         update ledger.accounts a
            set held = a.held - late.remaining, version = held.version + 1, moved_at = at,
-               head = sha256(held.head || said)
+               head = ledger.head_after(held.head, ledger.entry(said), held.version + 1)
          where a.id = late.debit_account_id;
         update ledger.holds h set remaining = 0, state = 'expired' where h.transfer_id = late.transfer_id;
         told := told + 1;
@@ -62,14 +62,15 @@ $function$;
 -- Release what is overdue, at most `most` holds, the accounts in the order of their ids. Returns how many.
 create function ledger.expire(most bigint) returns bigint
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $function$
 declare
     late bigint[];
 begin
     select array_agg(distinct found.debit_account_id) into late from (
         select h.debit_account_id from ledger.holds h
-         where h.state = 'pending' and h.expires_at <= clock_timestamp() limit most
+         where h.state = 'pending' and h.expires_at <= statement_timestamp()
+         order by h.expires_at limit most
     ) found;
     if late is null then
         return 0;
@@ -336,10 +337,11 @@ begin
             o_state[first] := 'posted';
             said := record_send(row(
                 ids[first], debits[first], credits[first], a_version[d], a_version[c], at, xid, 'posted'::text, amount,
-                a_balance[d], a_balance[c], null::numeric, null::uuid, null::uuid, remarks[first], extras[first]));
+                case when num_nonnulls(remarks[first], extras[first]) > 0
+                     then record_send(row(null::numeric, null::uuid, null::uuid, remarks[first], extras[first])) end));
             o_checksum[first] := crc32c(said) - 2147483648;
-            a_head[d] := sha256(a_head[d] || said);
-            a_head[c] := sha256(a_head[c] || said);
+            a_head[d] := ledger.head_after(a_head[d], ledger.entry(said), a_version[d]);
+            a_head[c] := ledger.head_after(a_head[c], uuid_send(ids[first]), a_version[c]);
             first := first + 1;
         end loop;
         expected := first - 1;
@@ -533,13 +535,13 @@ begin
             o_debit_balance[i] := a_balance[d];
             said := record_send(row(
                 ids[i], debits[i], credits[i], a_version[d], o_credit_version[i], at, xid, o_state[i], amount,
-                a_balance[d], o_credit_balance[i], o_released[i],
-                case when k = 3 or k = 4 then refers[i] end, case when k = 5 then refers[i] end,
-                case when remarks is not null then remarks[i] end, case when extras is not null then extras[i] end));
+                case when k > 2 or num_nonnulls(remarks[i], extras[i]) > 0
+                     then record_send(row(o_released[i], case when k = 3 or k = 4 then refers[i] end,
+                                          case when k = 5 then refers[i] end, remarks[i], extras[i])) end));
             o_checksum[i] := crc32c(said) - 2147483648;
-            a_head[d] := sha256(a_head[d] || said);
+            a_head[d] := ledger.head_after(a_head[d], ledger.entry(said), a_version[d]);
             if o_credit_version[i] is not null then
-                a_head[c] := sha256(a_head[c] || said);
+                a_head[c] := ledger.head_after(a_head[c], uuid_send(ids[i]), a_version[c]);
             end if;
             expected := expected + 1;
         elsif st > 1 and not again then
