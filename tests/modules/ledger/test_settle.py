@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from headwater.kernel.errors import AlreadyExists, ProgrammingError
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.ledger.repository import AnyCommand, Hold, Move, PostHold, VoidHold
 
@@ -43,7 +44,7 @@ async def settle(headwater: Headwater, holds: dict[UUID, Hold], commands: Sequen
 
 async def shape_of(headwater: Headwater, purse: Purse) -> list[tuple[object, ...]]:
     """What the ledger says of the people of a purse: what they have, and the transfers, without names."""
-    names = {purse.issuance: "issuance", purse.alice: "alice", purse.bob: "bob", purse.carol: "carol"}
+    names = {purse.alice: "alice", purse.bob: "bob", purse.carol: "carol"}
     async with headwater.postgres.connection() as connection:
         accounts = await connection.fetch(
             "select id, balance, held, version from ledger.accounts where id = any ($1) order by id", list(names)
@@ -99,16 +100,15 @@ async def test_what_cannot_be_done_raises_and_nothing_of_the_call_stays(headwate
         Move(id=hold.id, debit=purse.bob, credit=purse.alice, amount=1),  # an id that is taken
     ]
     for command in wrong:
-        with pytest.raises(asyncpg.PostgresError) as refused:
+        with pytest.raises((ProgrammingError, AlreadyExists)):
             await settle(headwater, {hold.id: hold}, [fine, command])
-        assert refused.value.sqlstate in ("XX001", "23505")
     elsewhere = Hold(id=hold.id, debit=purse.alice, credit=purse.carol, amount=400)
     half = Hold(id=hold.id, debit=purse.alice, credit=purse.bob, amount=200)
     for told in (elsewhere, half):  # a hold between others, or with less left than it has
-        with pytest.raises(asyncpg.DataCorruptedError):
+        with pytest.raises(ProgrammingError, match="a hold is not what the commands say"):
             await settle(headwater, {hold.id: told}, [VoidHold(hold=hold.id)])
     missing = uuid4()
-    with pytest.raises(asyncpg.DataCorruptedError):
+    with pytest.raises(ProgrammingError, match="a hold is not what the commands say"):
         await settle(headwater, {missing: hold}, [VoidHold(hold=missing)])
     assert await shape_of(headwater, purse) == before
 
