@@ -51,7 +51,8 @@ async def shape_of(headwater: Headwater, purse: Purse) -> list[tuple[object, ...
         )
         transfers = await connection.fetch(
             "select t.debit_account_id, t.credit_account_id, debit_version, credit_version, t.state::text, amount,"
-            " debit_balance_after, credit_balance_after, released, pending_id is null, h.remaining, h.state::text as hold"
+            " debit_balance_after, credit_balance_after, released, pending_id is null, h.remaining,"
+            " h.state::text as hold"
             " from ledger.transfers t left join ledger.holds h on h.transfer_id = t.id"
             " where t.debit_account_id = any ($1) order by t.debit_account_id, debit_version",
             list(names),
@@ -126,5 +127,5 @@ async def test_malformed_commands_are_named(headwater, purse: Purse) -> None:
         (pair, 1, 5, 3),
     ):
         async with headwater.postgres.connection() as connection:
-            with pytest.raises(asyncpg.InvalidParameterValueError, match="ledger.settle"):
+            with pytest.raises(asyncpg.InvalidParameterValueError, match=r"ledger\.settle"):
                 await connection.execute(_SETTLE, accounts, [uuid4()], [kind], [1], [credit], [amount], [None])

@@ -118,7 +118,9 @@ async def test_what_trades_refer_to_stays(headwater, marketplace, people, parts)
                 await connection.execute(f"update trading.trades set {column} = uuidv7() where id = $1", trade.id)
         for column in ("trade_id", "buyer_id", "seller_id"):
             with pytest.raises(asyncpg.ForeignKeyViolationError, match=f"{column} refers to nothing"):
-                await connection.execute(f"update trading.escrows set {column} = uuidv7() where trade_id = $1", trade.id)
+                await connection.execute(
+                    f"update trading.escrows set {column} = uuidv7() where trade_id = $1", trade.id
+                )
         with pytest.raises(asyncpg.ForeignKeyViolationError):
             await connection.execute(
                 "insert into trading.escrows (buyer_id, seller_id, amount) values (uuidv7(), $1, 1)", people[0]

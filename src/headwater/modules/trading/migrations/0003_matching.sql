@@ -21,11 +21,11 @@ begin
     values (money, 'market', of_asset, 'escrow', 0), (token, 'market', of_asset, 'escrow', 0)
     on conflict (owner_kind, owner_id, asset_id, purpose) do nothing;
     insert into trading.markets (asset_id, currency, settlement, money_id, token_id, money_escrow, token_escrow)
-    select of_asset, in_currency, settle, money, token, cash.id, tokens.id
-      from ledger.accounts cash, ledger.accounts tokens
-     where cash.owner_kind = 'market' and cash.owner_id = of_asset and cash.asset_id = money and cash.purpose = 'escrow'
-       and tokens.owner_kind = 'market' and tokens.owner_id = of_asset and tokens.asset_id = token
-       and tokens.purpose = 'escrow'
+    select of_asset, in_currency, settle, money, token,
+           (select a.id from ledger.accounts a where a.owner_kind = 'market' and a.owner_id = of_asset
+               and a.asset_id + 0 = money and a.purpose = 'escrow'),
+           (select a.id from ledger.accounts a where a.owner_kind = 'market' and a.owner_id = of_asset
+               and a.asset_id + 0 = token and a.purpose = 'escrow')
     on conflict (asset_id) do nothing;
 end
 $function$;
@@ -226,10 +226,10 @@ begin
               left join trading.markets m on m.asset_id = c.asset_id
               left join lateral (  -- OFFSET keeps it a look into the index, row by row
                   select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
-                     and a.asset_id = m.money_id and a.purpose = 'main' offset 0) cash on true
+                     and a.asset_id + 0 = m.money_id and a.purpose = 'main' offset 0) cash on true
               left join lateral (
                   select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
-                     and a.asset_id = m.token_id and a.purpose = 'main' offset 0) token on true;
+                     and a.asset_id + 0 = m.token_id and a.purpose = 'main' offset 0) token on true;
             exit when attempt = 2 or not lacking;
             insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
             select distinct a.asset_id, 'user', u.id, 'main', 0
