@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -16,6 +16,7 @@ from headwater.kernel.caller import Caller
 from headwater.kernel.errors import Unauthenticated
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.models import Model
+from headwater.kernel.queries import NamedQuery
 from headwater.modules.blockchain.models import Asset, ChainUser
 from headwater.modules.identity.models import User
 from headwater.modules.identity.repository import ApiKeyRepository
@@ -137,3 +138,31 @@ async def crowd(headwater: Headwater, contested: tuple[type[Model], ...]) -> Non
                 await tx.fetch(select(model).limit(1))
 
     await asyncio.gather(*(one() for _ in range(headwater.settings.pool_size_max)))
+
+
+_MANY_ACCOUNTS = """
+insert into ledger.assets (code, scale) values ('USD', 2), ('FODI', 9) on conflict (code) do nothing;
+insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
+select s.id, 'user', uuidv7(), 'main', 0 from ledger.assets s, generate_series(1, 5000) where s.code in ('USD', 'FODI')
+"""
+
+
+@pytest.fixture
+def found_by_owner(headwater: Headwater) -> Callable[[NamedQuery], Awaitable[None]]:
+    """Checks that a query of one id finds accounts of the ledger by their owner, each by itself, whatever the
+    statistics say: before any ANALYZE, after one of empty tables, of full ones before it and after it.
+    """
+
+    async def check(query: NamedQuery) -> None:
+        async with headwater.postgres.connection() as connection:
+            for prepare in ("select 1", "analyze", _MANY_ACCOUNTS, "analyze"):
+                await connection.execute(prepare)
+                lines = [row[0] for row in await connection.fetch(f"explain {query.sql}", uuid4())]
+                scans = [line for line in lines if " on accounts " in line]
+                assert scans, lines
+                empty = await connection.fetchval("select not exists (select from ledger.accounts)")
+                by_owner = "Index Scan using accounts_owner_kind_owner_id_asset_id_purpose_key"
+                assert all(by_owner in scan or (empty and "Seq Scan" in scan) for scan in scans), lines
+                assert all("rows=1 " in scan for scan in scans), lines
+
+    return check

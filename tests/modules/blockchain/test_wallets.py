@@ -28,7 +28,7 @@ from headwater.kernel.repository import Repository
 from headwater.kernel.settings import Settings
 from headwater.modules.blockchain.keypairs import Keypair, verify
 from headwater.modules.blockchain.models import TokenTransaction, TokenTransactionType, TransactionStatus, Wallet
-from headwater.modules.blockchain.repository import TokenRepository, WalletRepository
+from headwater.modules.blockchain.repository import QUERIES, TokenRepository, WalletRepository
 
 
 @pytest_asyncio.fixture
@@ -232,3 +232,7 @@ async def _balance(repository: Repository[Wallet], wallet_id: UUID) -> int:
     found = await repository.find(wallet_id)
     assert found is not None
     return found.balance
+
+
+async def test_the_accounts_are_found_by_their_owners(found_by_owner) -> None:
+    await found_by_owner(QUERIES["wallet_balance"])

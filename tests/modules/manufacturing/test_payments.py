@@ -21,7 +21,7 @@ from headwater.modules.manufacturing.models import (
     Payment,
     ProductionStatus,
 )
-from headwater.modules.manufacturing.repository import ManufacturingRepository, NewMilestone
+from headwater.modules.manufacturing.repository import QUERIES, ManufacturingRepository, NewMilestone
 
 CUSTOMER, MAKER, INSPECTOR = 1, 0, 2
 """Places in `people`; the first of them has issued the parts."""
@@ -196,3 +196,7 @@ async def test_the_ledger_settles_a_milestone_once_whatever_its_row_says(headwat
     )
     assert escrow is not None
     assert escrow.balance == 100
+
+
+async def test_the_accounts_are_found_by_their_owners(found_by_owner) -> None:
+    await found_by_owner(QUERIES["payments"])

@@ -87,6 +87,20 @@ join trading.orders s on s.id = t.sell_order_id
 left join trading.escrows e on e.trade_id = t.id
 where e.id is null or e.amount <> t.price * t.quantity or e.buyer_id <> b.user_id or e.seller_id <> s.user_id
 
+-- name: wrong_stream
+-- Rows that are not what the stream told last of them, and those it tells of that are not there.
+with told as (
+    select distinct on ("table", key) "table", key, op, new from headwater.change
+    where "table" in ('trading.orders', 'trading.trades', 'trading.escrows') order by "table", key, id desc
+), stored as (
+    select 'trading.orders' as "table", jsonb_build_object('id', o.id) as key, to_jsonb(o) as row from trading.orders o
+    union all select 'trading.trades', jsonb_build_object('id', t.id), to_jsonb(t) from trading.trades t
+    union all select 'trading.escrows', jsonb_build_object('id', e.id), to_jsonb(e) from trading.escrows e
+)
+select "table", key, t.new, s.row
+from told t full join stored s using ("table", key)
+where t.op is distinct from 'd' and s.row is distinct from t.new or t.op = 'd' and s.row is not null
+
 -- name: crossed_books
 -- Markets in which a buyer bids what a seller asks, and they have not met.
 select b.asset_id, b.best_bid, a.best_ask

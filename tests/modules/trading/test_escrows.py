@@ -12,6 +12,7 @@ from headwater.kernel.errors import InvalidValue, NotFound, StateConflict, Versi
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.trading.escrows import EscrowRepository
 from headwater.modules.trading.models import Escrow, EscrowState, Settlement, Side
+from headwater.modules.trading.repository import QUERIES
 
 
 @pytest.fixture
@@ -113,3 +114,7 @@ async def test_an_escrow_needs_two_parties_an_amount_and_a_settlement_that_fits_
         with pytest.raises(InvalidValue):
             await escrows.create(headwater.autocommit, **(good | wrong))
     assert await escrows.count() == 1
+
+
+async def test_the_accounts_are_found_by_their_owners(found_by_owner) -> None:
+    await found_by_owner(QUERIES["escrow_accounts"])

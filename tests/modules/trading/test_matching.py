@@ -206,7 +206,7 @@ async def test_callers_with_a_stricter_isolation_run_again_and_stay_right(market
 async def mutated(headwater: Headwater, good: str, bad: str) -> None:
     """The matcher with one line of it changed."""
     async with headwater.postgres.connection() as connection:
-        text = await connection.fetchval("select pg_get_functiondef('trading.match'::regproc)")
+        text = await connection.fetchval("select pg_get_functiondef('trading.run'::regproc)")
         assert good in text
         await connection.execute(text.replace(good, bad))
 
@@ -255,9 +255,9 @@ _BOOK = "order by r.asset_id, r.side, r.rank, r.number"
 _MUTATIONS: dict[str, tuple[str, str, Callable[[Marketplace], Awaitable[None]]]] = {
     "the later of two goes first": (_BOOK, _BOOK + " desc", two_at_one_price),
     "the worse price goes first": (_BOOK, "order by r.rank desc, r.number", the_better_price_first),
-    "a reservation is dropped": ("if remaining > 0 and not new_cancelled[k] then", "if false then", reserved),
+    "a reservation is dropped": ("if e_left[e] > 0 then", "if false then", reserved),
     "what is reserved is not counted": ("spendable[pays_at] - need;", "spendable[pays_at];", spent_once),
-    "nobody looks who is who": ("if maker.user_id = given_users[i] then", "if false then", not_with_oneself),
+    "nobody looks who is who": ("if e_user[e] = given_users[i] then", "if false then", not_with_oneself),
     "accounts are locked in the order of arrival": (
         "where a.id = any (touched) order by a.id for no key update",
         "where a.id = any (touched) order by array_position(touched, a.id) for no key update",

@@ -29,7 +29,8 @@ left join blockchain.users as chain on chain.user_id = holder.id
 where holder.id = :user_id::uuid
 
 -- name: wallet_balance
--- What the wallets of one user have, and what pending transactions hold of it, as the ledger says.
+-- What the wallets of one user have, and what pending transactions hold of it, as the ledger says. The accounts are looked
+-- up wallet by wallet (OFFSET), by their owner and not by their asset (`+ 0`), whatever the statistics say.
 select
     holder.id as user_id,
     count(wallet.id) as wallets,
@@ -38,8 +39,11 @@ select
     coalesce(sum(account.balance - account.held), 0)::bigint as available
 from public.users as holder
 left join blockchain.wallets as wallet on wallet.user_id = holder.id
-left join ledger.accounts as account
-    on account.owner_kind = 'wallet' and account.owner_id = wallet.id and account.purpose = 'main'
-    and account.asset_id = (select id from ledger.assets where code = 'FODI')
+left join lateral (
+    select a.balance, a.held from ledger.accounts as a
+    where a.owner_kind = 'wallet' and a.owner_id = wallet.id and a.purpose = 'main'
+        and a.asset_id + 0 = (select s.id from ledger.assets as s where s.code = 'FODI')
+    offset 0
+) as account on true
 where holder.id = :user_id::uuid
 group by holder.id

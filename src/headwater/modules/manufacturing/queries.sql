@@ -18,6 +18,7 @@ group by o.id
 
 -- name: payments
 -- Where the money of an order is: by its milestones, and in its escrow account. No row: no such order.
+-- The account is looked up by its owner and not by its asset (`+ 0`), whatever the statistics say.
 select o.id as order_id,
        o.currency,
        coalesce(sum(m.amount) filter (where m.payment = 'due' and m.status <> 'cancelled'), 0) as due,
@@ -26,8 +27,8 @@ select o.id as order_id,
        coalesce(sum(m.amount) filter (where m.payment = 'refunded'), 0) as refunded,
        coalesce((
            select a.balance from ledger.accounts as a
-           join ledger.assets as s on s.id = a.asset_id
-           where a.owner_kind = 'manufacturing' and a.owner_id = o.id and s.code = o.currency and a.purpose = 'escrow'
+           where a.owner_kind = 'manufacturing' and a.owner_id = o.id and a.purpose = 'escrow'
+             and a.asset_id + 0 = (select s.id from ledger.assets as s where s.code = o.currency)
        ), 0) as escrow
 from manufacturing.orders as o
 left join manufacturing.milestones as m on m.order_id = o.id

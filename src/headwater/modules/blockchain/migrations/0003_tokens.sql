@@ -18,7 +18,7 @@ begin
       from ledger.accounts a
      where a.owner_kind = case when wallet_id is null then 'system' else 'wallet' end
        and a.owner_id = coalesce(wallet_id, '00000000-0000-0000-0000-000000000000')
-       and a.asset_id = (select s.id from ledger.assets s where s.code = 'FODI')
+       and a.asset_id + 0 = (select s.id from ledger.assets s where s.code = 'FODI')  -- found by its owner
        and a.purpose = case when wallet_id is null then 'issuance' else 'main' end;
     return found_id;
 end
@@ -97,10 +97,7 @@ begin
     if tg_op = 'UPDATE' and new.balance = old.balance then
         return new;
     end if;
-    select a.* into account
-      from ledger.accounts a
-     where a.owner_kind = 'wallet' and a.owner_id = old.id and a.purpose = 'main'
-       and a.asset_id = (select s.id from ledger.assets s where s.code = 'FODI');
+    select a.* into account from ledger.accounts a where a.id = blockchain.fodi_account(old.id);
     if tg_op = 'UPDATE' then
         if new.balance <> account.balance then
             raise exception 'blockchain.wallets: the balance of % is % in the ledger and cannot be set to %',
@@ -140,7 +137,8 @@ begin
            array_agg(0::smallint) as flags,
            array_agg('a seeded wallet is removed'::text) as remarks
       into left_over
-      from gone g join ledger.accounts a on a.id = blockchain.fodi_account(g.id)
+      from gone g
+     cross join lateral (select * from ledger.accounts a where a.id = blockchain.fodi_account(g.id) offset 0) a
      where a.balance > 0;
     if left_over.ids is not null then
         select * into answer

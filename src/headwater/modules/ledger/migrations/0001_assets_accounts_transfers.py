@@ -14,6 +14,6 @@ depends_on = ("kernel_0002",)
 
 
 def upgrade() -> None:
-    for name in ("0001_tables.sql", "0001_transfer.sql", "0001_post.sql", "0001_history.sql", "0001_proof.sql"):
-        for block in Path(__file__).with_name(name).read_text(encoding="utf-8").split("\n-- next\n"):
+    for name in ("tables", "transfer", "post", "settle", "history", "proof"):
+        for block in Path(__file__).with_name(f"0001_{name}.sql").read_text(encoding="utf-8").split("\n-- next\n"):
             op.get_bind().execute(text(block.replace(":", "\\:")))
