@@ -36,8 +36,11 @@ ELECTION_SECONDS = 0.5
 HOUSEKEEPING_SECONDS = 10.0
 CHANGES_MAX = 20_000
 """Changes of one tick. One transaction is never divided, however many it has."""
-PARTITIONS_AHEAD = 16
+PARTITIONS_AHEAD = 3
 PARTITION_SIZE = 1_000_000
+"""Ids after which the next partition is begun."""
+PARTITION_IDS = 100_000_000_000
+"""Ids a partition has room for: what writers may use while no ticker is there, half a year of 5,000 changes a second."""
 _MARK_EVERY = 1_000
 
 
@@ -188,8 +191,9 @@ class Ticker:
                 await asyncio.sleep(1.0)
 
     async def keep_house(self, connection: Any) -> None:
-        """Make partitions ahead, let laggards go, drop what everybody has passed and nobody audits any more."""
-        await _value(connection, "make_partitions", ahead=PARTITIONS_AHEAD, size=self._partition_size)
+        """Make partitions ahead and turn to the next, let laggards go, drop what everybody has passed and nobody audits any more."""
+        await _value(connection, "make_partitions", ahead=PARTITIONS_AHEAD, ids=PARTITION_IDS)
+        await _value(connection, "turn_partition", used=self._partition_size)
         await _value(connection, "watch_partitions")
         await connection.fetch(QUERIES["detach_laggards"].sql)
         passed = await _value(connection, "passed", after_id=self._after_id)
