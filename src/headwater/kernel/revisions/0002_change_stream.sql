@@ -537,4 +537,61 @@ end
 $function$;
 
 -- next
+-- What follows a position, in one round trip while it is little: the ticks (rows without an id), then the changes in no
+-- order, those not asked for without content. When the ticks hold more than `little` changes they come alone.
+-- The plan is made once, for any bounds: making one costs several times what a few changes do. It is one by the index,
+-- because a partition that was empty then will not stay so.
+create function headwater.read_stream(
+    in_epoch bigint, after bigint, limited bigint, little bigint, tables text[]
+) returns table (id bigint, xid bigint, "table" text, op text, at timestamptz, content json)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $function$
+#variable_conflict use_column
+begin
+    return query
+    with following as materialized (
+        select t.*
+          from (select f.*, sum(f.changes) over (order by f.first_position) - f.changes as before
+                  from (select * from headwater.tick
+                         where epoch = in_epoch
+                           and first_position >= coalesce((select max(first_position) from headwater.tick
+                                                            where epoch = in_epoch and first_position <= after + 1), 0)
+                           and first_position + changes > after + 1
+                         order by first_position limit 5000) f) t
+         where t.before < limited
+    ), span as materialized (
+        select min(after_id) as after_id, max(upto_id) as upto_id, sum(changes) <= little as is_little,
+               min(xid_from) filter (where xid_from <> xid_to) as xid_from,
+               max(xid_to) filter (where xid_from <> xid_to) as xid_to,
+               (array_agg(snapshot order by first_position desc) filter (where xid_from <> xid_to))[1] as seen,
+               array(select x from following f, unnest(f.finished) x) as named
+          from following
+    )
+    select null::bigint, null::bigint, null::text, null::text, f.at,
+           json_build_array(f.first_position, f.changes, f.snapshot::text, f.xid_from::text::bigint,
+                            f.xid_to::text::bigint, f.finished::text[]::bigint[], f.after_id, f.upto_id,
+                            (select max(number) from headwater.epoch))
+      from following f
+    union all
+    select c.id, c.xid::text::bigint, c."table", c.op::text, c.at,
+           case when tables is null or c."table" = any (tables)
+                then json_build_array(c.key, c.new, c.old, c.context) end
+      from headwater.change c
+     where (select is_little from span)
+       and c.id > (select after_id from span) and c.id <= (select upto_id from span)
+       and c.xid >= (select xid_from from span) and c.xid < (select xid_to from span)
+       and pg_visible_in_snapshot(c.xid, (select seen from span))
+    union all
+    select c.id, c.xid::text::bigint, c."table", c.op::text, c.at,
+           case when tables is null or c."table" = any (tables)
+                then json_build_array(c.key, c.new, c.old, c.context) end
+      from headwater.change c
+     where (select is_little and named <> '{}' from span)
+       and c.id > (select after_id from span) and c.id <= (select upto_id from span)
+       and c.xid = any ((select named from span)::xid8[])
+       and (c.xid >= (select xid_from from span) and c.xid < (select xid_to from span)
+            and pg_visible_in_snapshot(c.xid, (select seen from span))) is not true;
+end
+$function$;
+
+-- next
 select headwater.begin_epoch();
