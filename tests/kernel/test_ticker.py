@@ -20,7 +20,7 @@ from headwater.kernel.followers import Follower
 from headwater.kernel.migrations import migrate
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.settings import Settings
-from headwater.kernel.ticker import LOCK, Ticker, ticking
+from headwater.kernel.ticker import LOCK, PARTITION_IDS, PARTITIONS_AHEAD, Ticker, ticking
 from headwater.systems.everything import EVERYTHING
 
 if TYPE_CHECKING:
@@ -161,18 +161,67 @@ async def test_what_was_written_while_no_ticker_was_there_is_told_in_pieces_of_w
 
 
 async def test_partitions_are_made_ahead_and_no_writer_waits(database: str, connection: Any) -> None:
-    ahead = "select count(*) from pg_inherits where inhparent = 'headwater.change'::regclass"
-    assert await connection.fetchval(ahead) >= 16
-    before = await connection.fetchval(ahead)
-    await connection.execute("select setval('headwater.change_id', 3500000)")
+    ahead = "select count(*) from headwater.partitions() where lower > (select last_value from headwater.change_id)"
+    assert await connection.fetchval(ahead) == PARTITIONS_AHEAD
+    await connection.fetchval("select setval('headwater.change_id', $1)", 2 * PARTITION_IDS + 1)
+    assert await connection.fetchval(ahead) == PARTITIONS_AHEAD - 2
     async with connection.transaction():
         await _emit(connection, 1)
         async with ticking(Settings(database_url=database)):
             async with asyncio.timeout(10):
                 other = await asyncpg.connect(database)
-                while await other.fetchval(ahead) != before + 3:  # noqa: ASYNC110
+                while await other.fetchval(ahead) != PARTITIONS_AHEAD:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 await other.close()
+
+
+async def _in_partitions(connection: Any) -> list[int]:
+    """How many changes each partition holds, oldest first, those without any left out."""
+    rows = await connection.fetch(
+        "select count(*) as n from headwater.change group by tableoid, id / $1 order by min(id)", PARTITION_IDS
+    )
+    return [row["n"] for row in rows]
+
+
+async def test_writers_never_fail_for_want_of_a_ticker_and_the_next_one_turns_to_a_new_partition(
+    database: str, connection: Any, stream: Stream
+) -> None:
+    """A transaction that stays open over the turn, and one that changed the same row before and after it, too."""
+    settings = Settings(database_url=database)
+    async with ticking(settings) as ticker:
+        await ticker.leads()
+    start = await stream.head()
+    await _emit(connection, *range(60))  # six times what a partition is meant to hold, and nobody is there
+    assert await _in_partitions(connection) == [60]
+    open_over_it = await asyncpg.connect(database)
+    await open_over_it.execute("begin; select headwater.emit('ticked', '60', '{}')")
+    task = asyncio.create_task((turning := Ticker(settings, partition_size=10)).run())
+    try:
+        assert await _keys(stream, start, 60) == list(range(60))
+        async with asyncio.timeout(10):
+            while await connection.fetchval("select last_value from headwater.change_id") < PARTITION_IDS:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await _emit(connection, 61)
+        assert await _keys(stream, Position(start.epoch, start.number + 60), 1) == [61]
+        await open_over_it.execute("select headwater.emit('ticked', '62', '{}'); commit")
+        assert await _keys(stream, Position(start.epoch, start.number + 61), 2) == [60, 62], "none lost, none doubled"
+        assert await _in_partitions(connection) == [61, 2]
+        # As many turns at once as there are processes that believe they lead: ids never go back.
+        await _emit(connection, *range(63, 75))
+        others = [await asyncpg.connect(database) for _ in range(4)]
+        turned = await asyncio.gather(*(one.fetchval("select headwater.turn_partition(10)") for one in others))
+        assert sorted(turned) == [False, False, False, True]
+        for one in others:
+            await one.close()
+        await _emit(connection, 75)
+        assert await _keys(stream, Position(start.epoch, start.number + 63), 13) == list(range(63, 76))
+        assert await _in_partitions(connection) == [61, 14, 1]
+        assert turning.figures.last_error == ""
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await open_over_it.close()
 
 
 async def test_partitions_of_the_stream_are_no_drift(settings: Settings, connection: Any) -> None:

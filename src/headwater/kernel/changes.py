@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import asyncpg
+import msgspec
 
 from headwater.kernel.errors import EpochChanged, InvalidValue, StreamGap
 from headwater.kernel.models import Model
@@ -33,6 +34,21 @@ CHANNEL = "headwater_tick"
 POLL_SECONDS_MIN = 0.005
 POLL_SECONDS_MAX = 0.05
 LISTENING_POLL_SECONDS = 0.5
+
+_LITTLE = 200
+"""Changes that come together with their ticks, in one round trip. More are worth a plan of their own."""
+_TICK = (
+    "first_position",
+    "changes",
+    "snapshot",
+    "xid_from",
+    "xid_to",
+    "finished",
+    "after_id",
+    "upto_id",
+    "epoch_now",
+)
+_encode = msgspec.json.Encoder().encode
 
 
 class Position(NamedTuple):
@@ -117,12 +133,16 @@ class Stream:
         """
         asked = None if tables is None else [table_name(table) for table in tables]
         for _ in range(2):
-            ticks = await self.postgres.fetch(QUERIES["ticks"], epoch=after.epoch, after=after.number, limit=limit)
-            if ticks:
-                span = _Span(after, ticks)
+            rows = await self.postgres.fetch(
+                QUERIES["read"], epoch=after.epoch, after=after.number, limit=limit, little=_LITTLE, tables=asked
+            )
+            if rows:
+                span = _Span(after, [_tick(row) for row in rows if row["id"] is None])
+                if span.told <= _LITTLE:
+                    batch = span.batch([row for row in rows if row["id"] is not None])
+                    return replace(batch, changes=_last_of_each(batch.changes)) if latest else batch
                 query = QUERIES["latest_changes" if latest else "changes"]
-                rows = await self.postgres.fetch(query, tables=asked, **span.bounds)
-                return span.batch(rows)
+                return span.batch(await self.postgres.fetch(query, tables=asked, **span.bounds))
             head = await self.head()
             if head.epoch != after.epoch or head.number < after.number:
                 raise _epoch_changed(after, head.epoch)
@@ -178,6 +198,16 @@ class Stream:
             pause = min(pause * 1.5, POLL_SECONDS_MAX)
 
 
+def _tick(row: Any) -> dict[str, Any]:
+    return dict(zip(_TICK, row["content"], strict=True)) | {"at": row["at"]}
+
+
+def _last_of_each(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """The last change of each key, in order: what a large batch is asked for, of a small one that came whole."""
+    last = {(change.table, _encode(change.key)): change for change in changes}
+    return tuple(sorted(last.values(), key=_POSITION))
+
+
 class _Span:
     """Consecutive ticks: what to ask for, which change is of which tick, and whether all are there."""
 
@@ -191,6 +221,7 @@ class _Span:
                 raise _gap(after, following, first)
             following = first + tick["changes"]
         self.after = after
+        self.told = following - ticks[0]["first_position"]
         self._ticks = ticks
         # Which tick a transaction is of: those that had been open are named, the others lie between two snapshots.
         # A tick of a backlog has named all of its transactions and has nothing between.
@@ -244,7 +275,7 @@ class _Span:
         return Batch(self.after, Position(epoch, expected - 1), tuple(changes), self._ticks[-1]["at"])
 
 
-_ID = itemgetter(0)
+_ID = _POSITION = itemgetter(0)
 
 
 def _last_id(rows: list[Any]) -> Any:

@@ -10,20 +10,10 @@ select e.number as epoch, coalesce(t.first_position + t.changes, e.first_positio
   ) t on true
  order by e.number desc limit 1
 
--- name: ticks
--- The ticks after a position, whole ones, as many as it takes to reach the limit.
-select first_position, changes, at, snapshot::text as snapshot, xid_from::text::bigint as xid_from,
-       xid_to::text::bigint as xid_to, finished::text[]::bigint[] as finished, after_id, upto_id,
-       (select max(number) from headwater.epoch) as epoch_now
-  from (select t.*, sum(t.changes) over (order by t.first_position) - t.changes as before
-          from (select * from headwater.tick
-                 where epoch = :epoch::bigint
-                   and first_position >= coalesce((select max(first_position) from headwater.tick
-                                                    where epoch = :epoch and first_position <= :after::bigint + 1), 0)
-                   and first_position + changes > :after + 1
-                 order by first_position limit 5000) t) counted
- where before < :limit::bigint
- order by first_position
+-- name: read
+-- The ticks after a position, whole ones, as many as it takes to reach the limit, and their changes when these are few.
+select id, xid, "table", op, at, content
+  from headwater.read_stream(:epoch::bigint, :after::bigint, :limit::bigint, :little::bigint, :tables::text[])
 
 -- name: changes
 -- The changes of consecutive ticks, in no order: those of the transactions from `xid_from` to before `xid_to` that the

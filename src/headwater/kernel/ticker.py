@@ -36,8 +36,11 @@ ELECTION_SECONDS = 0.5
 HOUSEKEEPING_SECONDS = 10.0
 CHANGES_MAX = 20_000
 """Changes of one tick. One transaction is never divided, however many it has."""
-PARTITIONS_AHEAD = 16
+PARTITIONS_AHEAD = 3
 PARTITION_SIZE = 1_000_000
+"""Ids after which the next partition is begun."""
+PARTITION_IDS = 100_000_000_000
+"""Ids a partition has room for, and so what writers may use without a ticker: half a year of 5,000 a second."""
 _MARK_EVERY = 1_000
 
 
@@ -110,6 +113,7 @@ class Ticker:
                 "statement_timeout": "0",
                 "jit": "off",
                 "enable_seqscan": "off",
+                "plan_cache_mode": "force_generic_plan",  # to plan a tick anew costs more than to take it
                 # A tick that a crash of the server takes along is taken again. See `Stream.settle`.
                 "synchronous_commit": "off",
                 "search_path": "pg_catalog",
@@ -188,8 +192,9 @@ class Ticker:
                 await asyncio.sleep(1.0)
 
     async def keep_house(self, connection: Any) -> None:
-        """Make partitions ahead, let laggards go, drop what everybody has passed and nobody audits any more."""
-        await _value(connection, "make_partitions", ahead=PARTITIONS_AHEAD, size=self._partition_size)
+        """Make partitions ahead, turn to the next, let laggards go, drop what all have passed and nobody audits."""
+        await _value(connection, "make_partitions", ahead=PARTITIONS_AHEAD, ids=PARTITION_IDS)
+        await _value(connection, "turn_partition", used=self._partition_size)
         await _value(connection, "watch_partitions")
         await connection.fetch(QUERIES["detach_laggards"].sql)
         passed = await _value(connection, "passed", after_id=self._after_id)

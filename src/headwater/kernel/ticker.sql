@@ -31,7 +31,11 @@ select snapshot::text as snapshot, pg_snapshot_xmin(snapshot)::text::bigint as x
 
 -- name: make_partitions
 -- Partitions for the changes to come, made before they are needed.
-select headwater.make_partitions(:ahead::bigint, :size::bigint)
+select headwater.make_partitions(:ahead::bigint, :ids::bigint)
+
+-- name: turn_partition
+-- The next partition, once the current one holds enough.
+select headwater.turn_partition(:used::bigint)
 
 -- name: watch_partitions
 -- Partitions that tracked tables have got since: TRUNCATE of one of them is told from now on.
@@ -59,11 +63,7 @@ select least(:after_id::bigint, min((
 
 -- name: partitions
 -- The partitions of the stream, oldest first.
-select c.oid::regclass::text as name, i.inhdetachpending as pending,
-       (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint as upper
-  from pg_inherits i join pg_class c on c.oid = i.inhrelid
- where i.inhparent = 'headwater.change'::regclass
- order by upper nulls first
+select name::text as name, pending, upper from headwater.partitions() order by upper nulls first
 
 -- name: youngest
 -- When the last change below an id was written; null without any.

@@ -93,8 +93,20 @@ create table headwater.tracked (
 );
 
 -- next
+-- The partitions of the stream by their bounds; one whose drop was interrupted is `pending`.
+create function headwater.partitions() returns table (name regclass, lower bigint, upper bigint, pending boolean)
+language sql stable as $function$
+    select c.oid::regclass,
+           (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(\d+)''\)'))[1]::bigint,
+           (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint,
+           i.inhdetachpending
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'headwater.change'::regclass
+$function$;
+
+-- next
 -- Partitions ahead of the sequence, so that writers never wait for one. LIKE and ATTACH disturb no writer.
-create function headwater.make_partitions(ahead bigint, size bigint) returns bigint
+create function headwater.make_partitions(ahead bigint, ids bigint) returns bigint
 language plpgsql as $function$
 declare
     made bigint := 0;
@@ -103,20 +115,14 @@ declare
     name text;
 begin
     loop
-        select count(*) filter (where b.lower > s.last_value), coalesce(max(b.upper), 1)
+        select count(*) filter (where p.lower > s.last_value), coalesce(max(p.upper), 1)
           into there, upper
-          from (select last_value from headwater.change_id) s
-          left join lateral (
-              select (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(\d+)''\)'))[1]::bigint as lower,
-                     (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint as upper
-                from pg_inherits i join pg_class c on c.oid = i.inhrelid
-               where i.inhparent = 'headwater.change'::regclass
-          ) b on true;
+          from headwater.change_id s left join headwater.partitions() p on true;
         exit when there >= ahead;
-        name := 'change_' || to_char(upper, 'FM000000000000000000');
+        name := 'change_' || to_char(upper, 'FM0000000000000000000');
         execute format('create table headwater.%I (like headwater.change including all)', name);
         execute format('alter table headwater.change attach partition headwater.%I for values from (%L) to (%L)',
-                       name, upper, upper + size);
+                       name, upper, upper + ids);
         made := made + 1;
     end loop;
     return made;
@@ -124,7 +130,31 @@ end
 $function$;
 
 -- next
-select headwater.make_partitions(16, 1000000);
+-- Let the changes from now on go into the next partition, once so many ids of the current one are used. A partition
+-- has room for far more ids than it is meant to hold: when nobody is there to do this, it grows, and no writer fails.
+-- Ids only ever rise, and whoever drew one keeps it: the first id of the new partition is drawn here and used by none.
+create function headwater.turn_partition(used bigint) returns boolean
+language plpgsql as $function$
+declare
+    begins bigint;
+begin
+    -- Two that would turn at once could set the sequence back; the second sees what the first has set.
+    perform pg_advisory_xact_lock(hashtextextended('headwater turn_partition', 0));
+    select (select min(p.lower) from headwater.partitions() p where p.lower > s.last_value and not p.pending)
+      into begins
+      from headwater.change_id s
+      join headwater.partitions() c on s.last_value >= c.lower and s.last_value < c.upper
+     where s.last_value - c.lower >= used;
+    if begins is null then
+        return false;
+    end if;
+    perform setval('headwater.change_id', begins, true);
+    return true;
+end
+$function$;
+
+-- next
+select headwater.make_partitions(3, 100000000000);
 
 -- next
 -- In whose name the transaction writes, as it says itself; whatever words these are, no write fails by them.
@@ -503,6 +533,63 @@ begin
         end loop;
     end if;
     perform pg_notify('headwater_tick', concat(take_tick.epoch, '.', take_tick.first_position + take_tick.changes - 1));
+end
+$function$;
+
+-- next
+-- What follows a position, in one round trip while it is little: the ticks (rows without an id), then the changes in no
+-- order, those not asked for without content. When the ticks hold more than `little` changes they come alone.
+-- The plan is made once, for any bounds: making one costs several times what a few changes do. It is one by the index,
+-- because a partition that was empty then will not stay so.
+create function headwater.read_stream(
+    in_epoch bigint, after bigint, limited bigint, little bigint, tables text[]
+) returns table (id bigint, xid bigint, "table" text, op text, at timestamptz, content json)
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $function$
+#variable_conflict use_column
+begin
+    return query
+    with following as materialized (
+        select t.*
+          from (select f.*, sum(f.changes) over (order by f.first_position) - f.changes as before
+                  from (select * from headwater.tick
+                         where epoch = in_epoch
+                           and first_position >= coalesce((select max(first_position) from headwater.tick
+                                                            where epoch = in_epoch and first_position <= after + 1), 0)
+                           and first_position + changes > after + 1
+                         order by first_position limit 5000) f) t
+         where t.before < limited
+    ), span as materialized (
+        select min(after_id) as after_id, max(upto_id) as upto_id, sum(changes) <= little as is_little,
+               min(xid_from) filter (where xid_from <> xid_to) as xid_from,
+               max(xid_to) filter (where xid_from <> xid_to) as xid_to,
+               (array_agg(snapshot order by first_position desc) filter (where xid_from <> xid_to))[1] as seen,
+               array(select x from following f, unnest(f.finished) x) as named
+          from following
+    )
+    select null::bigint, null::bigint, null::text, null::text, f.at,
+           json_build_array(f.first_position, f.changes, f.snapshot::text, f.xid_from::text::bigint,
+                            f.xid_to::text::bigint, f.finished::text[]::bigint[], f.after_id, f.upto_id,
+                            (select max(number) from headwater.epoch))
+      from following f
+    union all
+    select c.id, c.xid::text::bigint, c."table", c.op::text, c.at,
+           case when tables is null or c."table" = any (tables)
+                then json_build_array(c.key, c.new, c.old, c.context) end
+      from headwater.change c
+     where (select is_little from span)
+       and c.id > (select after_id from span) and c.id <= (select upto_id from span)
+       and c.xid >= (select xid_from from span) and c.xid < (select xid_to from span)
+       and pg_visible_in_snapshot(c.xid, (select seen from span))
+    union all
+    select c.id, c.xid::text::bigint, c."table", c.op::text, c.at,
+           case when tables is null or c."table" = any (tables)
+                then json_build_array(c.key, c.new, c.old, c.context) end
+      from headwater.change c
+     where (select is_little and named <> '{}' from span)
+       and c.id > (select after_id from span) and c.id <= (select upto_id from span)
+       and c.xid = any ((select named from span)::xid8[])
+       and (c.xid >= (select xid_from from span) and c.xid < (select xid_to from span)
+            and pg_visible_in_snapshot(c.xid, (select seen from span))) is not true;
 end
 $function$;
 
