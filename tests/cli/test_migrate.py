@@ -16,10 +16,10 @@ def test_migrate_applies_what_waits_and_then_nothing(empty_database: str, worksh
     planned = workshop.command(empty_database, "migrate", "--plan", "--json")
     assert planned.returncode == 0, planned.stderr
     waiting = [p["revision"] for p in json.loads(planned.stdout)["planned"]]
-    assert waiting == ["kernel_0001", "kernel_0002", "kernel_0003", "shop_0001", "shop_0002"]
+    assert waiting == ["kernel_0001", "kernel_0002", "kernel_0003", "kernel_0004", "shop_0001", "shop_0002"]
     done = workshop.command(empty_database, "migrate")
     assert done.returncode == 0, done.stderr
-    assert "5 revisions applied." in done.stdout
+    assert "6 revisions applied." in done.stdout
     assert "Goods are found by name" in done.stdout
     assert "shop_0002" in done.stderr, "progress is told on stderr"
     again = workshop.command(empty_database, "migrate", "--json")

@@ -13,7 +13,7 @@ async def test_status_tells_what_waits_what_is_applied_and_what_differs(
 ) -> None:
     before = workshop.command(empty_database, "status", "--exit-code")
     assert before.returncode == 3, before.stderr
-    assert "5 waiting: run `headwater migrate`." in before.stdout
+    assert "6 waiting: run `headwater migrate`." in before.stdout
     assert workshop.command(empty_database, "status").returncode == 0
     workshop.command(empty_database, "migrate")
     after = workshop.command(empty_database, "status", "--exit-code", "--json")

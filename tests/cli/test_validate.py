@@ -17,7 +17,7 @@ async def execute(dsn: str, statements: str) -> None:
 def test_a_database_as_the_migrations_made_it_is_valid(empty_database: str, workshop: Workshop) -> None:
     waiting = workshop.command(empty_database, "validate")
     assert waiting.returncode == 3
-    assert "5 not applied:\n  revision kernel_0001" in waiting.stdout
+    assert "6 not applied:\n  revision kernel_0001" in waiting.stdout
     workshop.command(empty_database, "migrate")
     done = workshop.command(empty_database, "validate", "--json")
     assert done.returncode == 0, done.stderr

@@ -66,7 +66,7 @@ async def test_a_new_revision_is_written_from_the_models_and_then_nothing_is_lef
     assert path.name == "0001_the_first_goods.py"
     written = revision_files.read(system).of("shop")[0]
     assert (written.revision, written.name, written.down) == ("shop_0001", "The first goods", ())
-    assert written.depends_on[0] == "kernel_0003"
+    assert written.depends_on[0] == "kernel_0004"
     assert any(needed.startswith("identity_") for needed in written.depends_on)
     with pytest.raises(PendingMigrations, match="shop_0001"):
         await new_revision(system, settings, "shop", "too early")

@@ -27,7 +27,7 @@ async def test_what_is_needed_comes_before_who_needs_it_whatever_the_order_of_mo
     workshop.revision(a, 2, "select 1")
     workshop.revision(b, 1, "select 1", depends_on=("kernel_0001", "a_0002"))
     order = [r.revision for r in revision_files.read(workshop.system()).order]
-    assert order == ["kernel_0001", "kernel_0002", "kernel_0003", "a_0001", "a_0002", "b_0001"]
+    assert order == ["kernel_0001", "kernel_0002", "kernel_0003", "kernel_0004", "a_0001", "a_0002", "b_0001"]
 
 
 async def test_a_revision_of_a_module_that_the_system_lacks_is_named(empty_database: str, workshop: Workshop) -> None:
