@@ -282,12 +282,11 @@ begin
                spoken, key_of, row_of)) else '' end;
     body := format($body$
 begin
-    if tg_op operator(pg_catalog.=) 'UPDATE' then
-        if %1$s then
-            insert into headwater.change ("table", op, key, new, old, context)
-            values (%2$L, 'u', %3$s, %4$s, %5$s, %8$s);
-            return null;
-        end if;
+    -- An update asks this one question: `old` is null in an insert, `new` in a delete, and both in TRUNCATE.
+    if %1$s then
+        insert into headwater.change ("table", op, key, new, old, context)
+        values (%2$L, 'u', %3$s, %4$s, %5$s, %8$s);
+        return null;
     end if;
     if tg_op operator(pg_catalog.=) 'DELETE' or tg_op operator(pg_catalog.=) 'UPDATE' then
         insert into headwater.change ("table", op, key, old, context) values (%2$L, 'd', %6$s, %5$s, %8$s);
