@@ -151,10 +151,11 @@ class Stream:
                 tables=asked,
                 told_at=told_at,
             )
-            if rows and not rows[0]["content"][-1]:
-                return Batch(after, after, (), retold=True)
-            if rows:
-                span = _Span(after, [_tick(row) for row in rows if row["id"] is None])
+            ticks = sorted((_tick(row) for row in rows if row["id"] is None), key=_FIRST)
+            if ticks:
+                if not ticks[0]["goes_on"]:
+                    return Batch(after, after, (), retold=True)
+                span = _Span(after, ticks)
                 if span.told <= _LITTLE:
                     batch = span.batch([row for row in rows if row["id"] is not None])
                     return replace(batch, changes=_last_of_each(batch.changes)) if latest else batch
@@ -317,6 +318,7 @@ class _Span:
 
 
 _ID = _POSITION = itemgetter(0)
+_FIRST = itemgetter("first_position")
 
 
 def _last_id(rows: list[Any]) -> Any:
