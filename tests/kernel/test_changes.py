@@ -265,6 +265,30 @@ async def test_a_lost_tick_is_noticed_by_whoever_reads(headwater: Headwater, tic
         await stream.read(start)
 
 
+async def test_a_place_that_was_told_anew_is_noticed_by_whoever_goes_on_from_it(
+    headwater: Headwater, ticker: Ticker
+) -> None:
+    """As a crash of the server leaves it: another tick where the one was that the reader has seen."""
+    stream = Stream(headwater.postgres)
+    start = await stream.head()
+    async with headwater.transaction() as tx:
+        await emit(tx, "t", 1, {"n": 1})
+    await _until(stream, start, 1)
+    seen = await stream.read(start)
+    assert await stream.settle(seen)
+    assert not (await stream.read(seen.to, told_at=seen.told_at)).retold
+    async with headwater.transaction() as tx:
+        await tx.connection.execute("update headwater.tick set at = at + interval '1 ms'")
+    assert not await stream.settle(seen)
+    assert (await stream.read(seen.to, told_at=seen.told_at)).retold, "while nothing follows it"
+    async with headwater.transaction() as tx:
+        await emit(tx, "t", 2, {"n": 2})
+    await _until(stream, seen.to, 1)
+    again = await stream.read(seen.to, told_at=seen.told_at)
+    assert again.retold, "and when something does"
+    assert (again.changes, again.to) == ((), seen.to)
+
+
 async def test_positions_of_another_life_of_the_database_are_refused(headwater: Headwater, ticker: Ticker) -> None:
     stream = Stream(headwater.postgres)
     head = await stream.head()

@@ -16,7 +16,7 @@ from tests.kernel import clusters
 from tests.kernel.stream_checker import TABLES, Oracle, write_for
 
 from headwater.kernel.changes import Change, Position, Stream
-from headwater.kernel.errors import NotFound, Unreachable
+from headwater.kernel.errors import NotFound, TransientError, UnavailableError, Unreachable
 from headwater.kernel.followers import (
     CallingSink,
     Follower,
@@ -30,6 +30,7 @@ from headwater.kernel.followers import (
     standings,
 )
 from headwater.kernel.migrations import migrate
+from headwater.kernel.module import System
 from headwater.kernel.postgres import Postgres
 from headwater.kernel.queries import Queries
 from headwater.kernel.settings import Settings
@@ -370,6 +371,83 @@ async def test_a_server_killed_under_followers_makes_them_repeat_and_miss_nothin
             assert elsewhere.begun == 1, "it never was ahead of the database"
             assert len(set(elsewhere.positions)) == len(elsewhere.positions)
             assert sorted(elsewhere.positions) == elsewhere.positions
+            await postgres.close()
+        finally:
+            await server.stop()
+
+
+_TICKS = Queries.parse("-- name: ticks\n-- How many there are.\nselect count(*) from headwater.tick")["ticks"]
+_PREPARED = "begin; select headwater.emit('mine', '1', '{}'); prepare transaction 'mine'"
+
+
+@pytest.mark.parametrize("lost", ["before it reads on", "between reading and applying"])
+async def test_a_follower_does_not_go_on_from_a_tick_that_a_crash_took_along(lost: str) -> None:
+    """Its pool connects again without a word. A change that was prepared before the crash, and committed after it, is
+    told at the position at which the follower has seen another one: it would be passed over.
+    """
+    with clusters.folder() as folder:
+        server = await clusters.started(folder / "retold")
+        try:
+            # The tick of this test stays in memory: nobody flushes it for its own sake.
+            connection = await asyncpg.connect(server.socket_dsn)
+            await connection.execute("alter system set wal_writer_delay = '10s'")
+            await connection.execute("alter system set max_prepared_transactions = 5")
+            await connection.close()
+            await server.stop()
+            await server.start()
+            settings = Settings(database_url=server.socket_dsn, pool_size_max=4)
+            await migrate(System("nothing", []), settings)
+            postgres = await Postgres.open(settings)
+            told: list[Any] = []
+            crash_while_applying = False
+
+            async def crash() -> None:
+                assert await postgres.fetch_value(_TICKS) == before + 1
+                await clusters.killed(server)
+                await server.start()
+                again = await asyncpg.connect(server.socket_dsn)
+                assert await again.fetchval(_TICKS.sql) == before, "the crash took it along"
+                await again.execute("commit prepared 'mine'")
+                await again.close()
+
+            async def take(changes: Sequence[Change]) -> None:
+                nonlocal crash_while_applying
+                if crash_while_applying:
+                    crash_while_applying = False
+                    await crash()
+                told.extend((change.key, change.position.number) for change in changes)
+
+            asked = ["topic:mine"] if lost == "before it reads on" else ["topic:mine", "topic:noise"]
+            follower = Follower(postgres, "follower", CallingSink(postgres, "follower", take), tables=asked)
+            async with ticking(settings):
+                async with asyncio.timeout(10):
+                    while await postgres.fetch_value(_PENDING):  # what the revisions have planted  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+            await follower.step()
+            start = (await follower.stream.head()).number
+            before = await postgres.fetch_value(_TICKS)
+            connection = await asyncpg.connect(server.socket_dsn)
+            await connection.execute(_PREPARED)
+            await connection.execute("select headwater.emit('noise', '2', '{}')")
+            await connection.close()
+            async with ticking(settings) as ticker:
+                async with asyncio.timeout(10):
+                    while (await follower.stream.head()).number != start + 1:  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+                await ticker.leads()
+            if lost == "before it reads on":
+                follower._reported = asyncio.get_running_loop().time()  # so that it keeps its place in memory
+                assert await follower.step()
+                assert (follower._read.number, told) == (start + 1, [])
+                await crash()
+            else:
+                crash_while_applying = True
+            async with ticking(settings):
+                async with asyncio.timeout(20):
+                    while (1, start + 1) not in told:
+                        with contextlib.suppress(UnavailableError, TransientError, OSError):
+                            await follower.step()
+                        await asyncio.sleep(0)
             await postgres.close()
         finally:
             await server.stop()

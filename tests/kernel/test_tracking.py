@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -14,6 +15,8 @@ import pytest_asyncio
 from headwater.kernel.errors import ProgrammingError, VersionConflict
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.models import Versioned
+from headwater.kernel.settings import Settings
+from headwater.kernel.ticker import ticking
 from headwater.kernel.tracking import Context, Tracked, call_to_track, table_name, tracked_table
 from headwater.modules.blockchain.models import Asset
 from headwater.modules.identity.models import ApiKey, Role, User
@@ -193,6 +196,25 @@ async def test_a_partition_that_came_later_is_told_when_it_is_emptied_alone(park
     await park.execute("truncate park.day_4")
     told = [(op, key["at"]) for _, op, key, _, _ in await _told(park)]
     assert told[2:] == [("d", "2026-03-05"), ("d", "2026-04-05")]
+
+
+async def test_until_a_ticker_has_looked_the_emptying_of_a_new_partition_alone_is_the_one_thing_not_told(
+    park: Any, database: str
+) -> None:
+    await park.execute("create table park.day_3 partition of park.day for values from ('2026-03-01') to ('2026-04-01')")
+    filled = "insert into park.day values ('2026-03-05', 'south', 1)"
+    await park.execute(filled)
+    await park.execute("update park.day_3 set visitors = 2; truncate park.day")
+    await park.execute(filled)
+    await park.execute("truncate park.day_3")
+    assert [op for _, op, *_ in await _told(park)] == ["i", "u", "t", "i"]
+    watched = "select exists (select from pg_trigger where tgrelid = 'park.day_3'::regclass and tgname = $1)"
+    async with ticking(Settings(database_url=database)), asyncio.timeout(10):
+        while not await park.fetchval(watched, "headwater_truncating"):  # noqa: ASYNC110  # by another connection
+            await asyncio.sleep(0.01)
+    await park.execute(filled)
+    await park.execute("truncate park.day_3")
+    assert [op for _, op, *_ in await _told(park)][4:] == ["i", "d"]
 
 
 async def test_writers_with_triggers_switched_to_replica_are_told_too(park: Any) -> None:

@@ -13,7 +13,8 @@ select e.number as epoch, coalesce(t.first_position + t.changes, e.first_positio
 -- name: read
 -- The ticks after a position, whole ones, as many as it takes to reach the limit, and their changes when these are few.
 select id, xid, "table", op, at, content
-  from headwater.read_stream(:epoch::bigint, :after::bigint, :limit::bigint, :little::bigint, :tables::text[])
+  from headwater.read_stream(:epoch::bigint, :after::bigint, :limit::bigint, :little::bigint, :tables::text[],
+                             :told_at::timestamptz)
 
 -- name: changes
 -- The changes of consecutive ticks, in no order: those of the transactions from `xid_from` to before `xid_to` that the
@@ -64,8 +65,12 @@ select x.id, x.xid::text::bigint as xid, x."table", x.op::text as op, x.at,
   ) x
 
 -- name: settle
--- Flush what was committed so far: a tick is committed without waiting for the disk.
-select pg_logical_emit_message(false, 'headwater', '', true)
+-- Flush what was committed so far: a tick is committed without waiting for the disk. False when the tick that told of a
+-- position at a time is not there: a crash of the server took it along.
+select pg_logical_emit_message(false, 'headwater', '', true) is not null
+       and (:told_at::timestamptz is null or :told_at is not distinct from (
+                select at from headwater.tick where epoch = :epoch::bigint and first_position <= :number::bigint
+                 order by first_position desc limit 1))
 
 -- name: emit
 -- An event of the application, in the stream of its transaction.

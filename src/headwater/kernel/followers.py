@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from headwater.kernel.changes import POLL_SECONDS_MAX, POLL_SECONDS_MIN, Bell, Change, Position, Stream
+from headwater.kernel.changes import POLL_SECONDS_MAX, POLL_SECONDS_MIN, Batch, Bell, Change, Position, Stream
 from headwater.kernel.errors import (
     EpochChanged,
     HeadwaterError,
@@ -80,12 +80,13 @@ class PostgresSink:
         row = await self.postgres.fetch_one(QUERIES["checkpoint"], name=self.name)
         return None if row is None or row["state"] != "following" else Position(row["epoch"], row["position"])
 
-    async def apply(self, after: Position, to: Position, changes: Sequence[Change]) -> bool:
-        """In one transaction, the checkpoint first: who comes second waits there, and is refused."""
+    async def apply(self, after: Position, to: Position, changes: Sequence[Change], batch: Batch | None = None) -> bool:
+        """In one transaction, the checkpoint first: who comes second waits there, and is refused.
+
+        So is a `batch` whose end has been told anew, after a crash of the server.
+        """
         async with transaction(self.postgres) as tx:
-            moved = await tx.execute(
-                QUERIES["move"], name=self.name, epoch=after.epoch, after=after.number, to=to.number
-            )
+            moved = await tx.execute(QUERIES["move"], name=self.name, **_moving(after, to, batch))
             if moved and changes:
                 await self._apply(tx, changes)
         return bool(moved)
@@ -110,20 +111,24 @@ class CallingSink:
         """The checkpoint in `headwater.follower`."""
         return await self._checkpoint.position()
 
-    async def apply(self, after: Position, to: Position, changes: Sequence[Change]) -> bool:
+    async def apply(self, after: Position, to: Position, changes: Sequence[Change], batch: Batch | None = None) -> bool:
         """Call, then move the checkpoint: a crash in between calls again, and so does one of the server right after."""
         if changes:
             await self._call(changes)
         sink = self._checkpoint
-        moved = await sink.postgres.execute(
-            QUERIES["move_lightly"], name=sink.name, epoch=after.epoch, after=after.number, to=to.number
-        )
+        moved = await sink.postgres.execute(QUERIES["move_lightly"], name=sink.name, **_moving(after, to, batch))
         return bool(moved)
 
     async def begin(self, at: Position, rows: AsyncIterator[Sequence[Change]]) -> None:
         """Call with every row."""
         async for part in rows:
             await self._call(part)
+
+
+def _moving(after: Position, to: Position, batch: Batch | None) -> dict[str, Any]:
+    told_at = None if batch is None else batch.told_at
+    told = 0 if batch is None else batch.to.number
+    return {"epoch": after.epoch, "after": after.number, "to": to.number, "told": told, "told_at": told_at}
 
 
 async def _nothing(_tx: Transaction, _changes: Sequence[Change]) -> None:
@@ -240,6 +245,7 @@ class Follower:
         self._foreign = not isinstance(sink, (PostgresSink, CallingSink))
         self._at: Position | None = None  # the checkpoint
         self._read = Position(0, 0)  # what was read; between the two is nothing that concerns this follower
+        self._told_at: datetime | None = None  # of the tick that it ends with: a crash may take that along
         self._skip: Snapshot | None = None  # what a bootstrap has brought already
         self._held: set[tuple[str, bytes]] = set()  # keys that are parked
         self._behind = False
@@ -279,13 +285,17 @@ class Follower:
                 tables=self.tables,
                 limit=self._batch * (_BEHIND[self._delivery] if self._behind else 1),
                 latest=self._delivery == "latest",
+                told_at=self._told_at,
             )
         except (StreamGap, EpochChanged):
             await self.bootstrap()
             return True
+        if batch.retold:  # what was passed over since the checkpoint may be something else now
+            self._at = None
+            return True
         if batch.to == self._read:
             if at != self._read:
-                await self._apply(at, batch.to, ())
+                await self._apply(at, self._read, (), Batch(at, self._read, (), self._told_at))
             else:
                 await self._report(at)
             return False
@@ -297,11 +307,11 @@ class Follower:
             changes = latest(changes)
         changes = await self._without_parked(changes)
         if changes or asyncio.get_running_loop().time() - self._reported >= REPORT_SECONDS:
-            await self._apply(at, batch.to, changes)
+            await self._apply(at, batch.to, changes, batch)
             if self._at is None:
                 return True
             await self._report(self._at)
-        self._read = batch.to
+        self._read, self._told_at = batch.to, batch.told_at
         return True
 
     async def _register(self) -> None:
@@ -318,18 +328,25 @@ class Follower:
         await self._read_parked()
         self._skip = parse(row["skip"]) if row["skip"] else None
         self._at = self._read = at
+        self._told_at = None
         return at
 
     # -- applying, and what cannot be applied ------------------------------------------------------------------------
 
-    async def _apply(self, after: Position, to: Position, changes: Sequence[Change]) -> None:
+    async def _apply(self, after: Position, to: Position, changes: Sequence[Change], batch: Batch) -> None:
         """Apply, again after a pause, then in halves until what fails stands alone: that one is parked."""
         attempts = self._attempts_max if len(changes) else 1
-        if self._foreign:
-            await self.stream.settle()  # its checkpoint must not outlive the ticks that it counts
+        if self._foreign and not await self.stream.settle(batch):  # a checkpoint must not outlive what it counts
+            self._at = None
+            return
         for attempt in range(1, attempts + 1):
             try:
-                if not await self.sink.apply(after, to, changes):
+                sink = self.sink
+                if isinstance(sink, (PostgresSink, CallingSink)):
+                    moved = await sink.apply(after, to, changes, batch)
+                else:
+                    moved = await sink.apply(after, to, changes)
+                if not moved:
                     self._at = None  # fenced: the checkpoint is asked for again
                     return
                 self._at = to
@@ -344,14 +361,14 @@ class Follower:
                     await asyncio.sleep(self._retry_seconds * 2**attempt)
         if len(changes) == 1:
             await self._park(changes[0], attempts, f"{type(reason).__name__}: {reason}")
-            await self._apply(after, to, ())
+            await self._apply(after, to, (), batch)
             return
         half = len(changes) // 2
         first, rest = changes[:half], changes[half:]
         middle = first[-1].position
-        await self._apply(after, middle, first)
+        await self._apply(after, middle, first, batch)
         if self._at == middle:
-            await self._apply(middle, to, await self._without_parked(rest))
+            await self._apply(middle, to, await self._without_parked(rest), batch)
 
     async def _park(self, change: Change, attempts: int, error: str) -> None:
         await self.postgres.execute(
@@ -440,6 +457,7 @@ class Follower:
             await self.postgres.execute(QUERIES["end_bootstrap"], name=self.name)
         self._held = set()
         self._at = self._read = at
+        self._told_at = None
         self._skip = parse(start["snapshot"])
         return at
 

@@ -12,10 +12,14 @@ on conflict (name) do update
 select state, epoch, position, skip::text as skip from headwater.follower where name = :name::text
 
 -- name: move
--- Compare and set: move a checkpoint, unless somebody else has moved it.
+-- Compare and set: move a checkpoint, unless somebody else has moved it, or a crash of the server took along the tick
+-- that told (`told`, `told_at`) what it is moved past: another one may be in its place.
 update headwater.follower
    set position = :to::bigint, moved_at = clock_timestamp(), seen_at = clock_timestamp(), error = null
  where name = :name::text and state = 'following' and epoch = :epoch::bigint and position = :after::bigint
+   and (:told_at::timestamptz is null or :told_at = (
+            select t.at from headwater.tick t where t.epoch = :epoch and t.first_position <= :told::bigint
+             order by t.first_position desc limit 1))
 
 -- name: move_lightly
 -- The same without waiting for the disk: a checkpoint that a crash takes along is moved again.
@@ -24,6 +28,9 @@ update headwater.follower
    set position = :to::bigint, moved_at = clock_timestamp(), seen_at = clock_timestamp(), error = null
   from lightly
  where name = :name::text and state = 'following' and epoch = :epoch::bigint and position = :after::bigint
+   and (:told_at::timestamptz is null or :told_at = (
+            select t.at from headwater.tick t where t.epoch = :epoch and t.first_position <= :told::bigint
+             order by t.first_position desc limit 1))
 
 -- name: report
 -- What the checkpoint in a foreign sink says, for those who look here.

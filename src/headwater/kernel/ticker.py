@@ -34,6 +34,8 @@ PERIOD_SECONDS_MIN = 0.0015
 PERIOD_SECONDS_MAX = 0.04
 ELECTION_SECONDS = 0.5
 HOUSEKEEPING_SECONDS = 10.0
+WATCHING_SECONDS = 1.0
+"""How soon a partition attached to a tracked table is watched: until then TRUNCATE of it alone is not told."""
 CHANGES_MAX = 20_000
 """Changes of one tick. One transaction is never divided, however many it has."""
 PARTITIONS_AHEAD = 3
@@ -184,7 +186,10 @@ class Ticker:
                     await connection.execute("set lock_timeout = '200ms'")
                     while True:
                         await self.keep_house(connection)
-                        await asyncio.sleep(self._housekeeping_seconds)
+                        until = time.monotonic() + self._housekeeping_seconds
+                        while (left := until - time.monotonic()) > 0:
+                            await asyncio.sleep(min(left, WATCHING_SECONDS))
+                            await _value(connection, "watch_partitions")
                 finally:
                     connection.terminate()
             except Exception as error:  # a lock was not free, a connection broke: the next round tries again

@@ -71,8 +71,10 @@ select max(c.at) < clock_timestamp() - make_interval(secs => :age_seconds::float
  where c.id >= :lower::bigint and c.id < :upper::bigint
 
 -- name: forget_ticks
--- Ticks of which nothing is left.
-delete from headwater.tick where upto_id < :below::bigint
+-- Ticks of which nothing is left. The newest stays: positions go on from it.
+delete from headwater.tick t
+ where upto_id < :below::bigint
+   and exists (select from headwater.tick n where (n.epoch, n.first_position) > (t.epoch, t.first_position))
 
 -- name: is_led
 -- Whether any process holds the lock of the tickers of this database.

@@ -282,12 +282,11 @@ begin
                spoken, key_of, row_of)) else '' end;
     body := format($body$
 begin
-    if tg_op operator(pg_catalog.=) 'UPDATE' then
-        if %1$s then
-            insert into headwater.change ("table", op, key, new, old, context)
-            values (%2$L, 'u', %3$s, %4$s, %5$s, %8$s);
-            return null;
-        end if;
+    -- An update asks this one question: `old` is null in an insert, `new` in a delete, and both in TRUNCATE.
+    if %1$s then
+        insert into headwater.change ("table", op, key, new, old, context)
+        values (%2$L, 'u', %3$s, %4$s, %5$s, %8$s);
+        return null;
     end if;
     if tg_op operator(pg_catalog.=) 'DELETE' or tg_op operator(pg_catalog.=) 'UPDATE' then
         insert into headwater.change ("table", op, key, old, context) values (%2$L, 'd', %6$s, %5$s, %8$s);
@@ -540,9 +539,10 @@ $function$;
 -- What follows a position, in one round trip while it is little: the ticks (rows without an id), then the changes in no
 -- order, those not asked for without content. When the ticks hold more than `little` changes they come alone.
 -- The plan is made once, for any bounds: making one costs several times what a few changes do. It is one by the index,
--- because a partition that was empty then will not stay so.
+-- because a partition that was empty then will not stay so. Each tick says whether the one before the first of them is
+-- that of `told`, the time at which the reader was told of it: a crash of the server may have put another in its place.
 create function headwater.read_stream(
-    in_epoch bigint, after bigint, limited bigint, little bigint, tables text[]
+    in_epoch bigint, after bigint, limited bigint, little bigint, tables text[], told timestamptz
 ) returns table (id bigint, xid bigint, "table" text, op text, at timestamptz, content json)
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off as $function$
 #variable_conflict use_column
@@ -569,7 +569,10 @@ begin
     select null::bigint, null::bigint, null::text, null::text, f.at,
            json_build_array(f.first_position, f.changes, f.snapshot::text, f.xid_from::text::bigint,
                             f.xid_to::text::bigint, f.finished::text[]::bigint[], f.after_id, f.upto_id,
-                            (select max(number) from headwater.epoch))
+                            (select max(number) from headwater.epoch),
+                            told is null or told is not distinct from (
+                                select at from headwater.tick where epoch = in_epoch and first_position <= after
+                                 order by first_position desc limit 1))
       from following f
     union all
     select c.id, c.xid::text::bigint, c."table", c.op::text, c.at,
