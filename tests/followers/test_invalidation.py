@@ -99,6 +99,26 @@ async def test_what_a_long_transaction_wrote_is_carried_when_it_ends(
         await asyncio.wait_for(seen(), 1)
 
 
+async def test_the_ids_may_jump_into_another_partition(headwater: Headwater, settings: Settings, foreign: Any) -> None:
+    users = headwater.repository(User)
+    async with trusting(headwater, settings):
+        user = await users.create(headwater.autocommit, email=f"{uuid4()}@b.example", name="0")
+        for number in range(1, 4):
+            await users.get(user.id)
+            open_over_the_turn = foreign.transaction()
+            await open_over_the_turn.start()
+            await foreign.execute("update users set name = $2 where id = $1", user.id, str(number))
+            async with headwater.postgres.connection() as connection:
+                await connection.fetchval(
+                    "select headwater.turn_partition(1), headwater.make_partitions(3, 100000000000)"
+                )
+            await open_over_the_turn.commit()
+            await told(headwater)
+            assert (await users.get(user.id)).name == str(number)
+            await users.update(headwater.autocommit, user.id, name=f"by us {number}")
+            assert (await users.get(user.id)).name == f"by us {number}"
+
+
 async def test_the_floor_rises_so_that_old_changes_are_not_read_again(headwater: Headwater, settings: Settings) -> None:
     async with trusting(headwater, settings):
         async with asyncio.timeout(5):
