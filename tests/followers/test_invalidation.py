@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest_asyncio
 from sqlalchemy import text
-from tests.kernel.caching import TRUNCATE_USERS, cache_of, trusted
+from tests.kernel.caching import TRUNCATE_USERS, cache_of, told, trusted
 
 from headwater.embedded.valkey import EmbeddedValkey
 from headwater.followers.invalidation import Cursor, Invalidation, relay_standing, relaying
