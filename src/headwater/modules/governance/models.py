@@ -80,6 +80,9 @@ class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):
     )
     spend_amount: Mapped[int | None] = mapped_column(WholeNumber())
     spend_currency: Mapped[str | None]
+    voting_token: Mapped[str | None] = mapped_column(
+        ForeignKey("ledger.assets.code", info={"message": "governance.proposals: the ledger knows no such token."})
+    )
 
 
 class Vote(Keyed, Model, schema="governance"):
