@@ -62,6 +62,7 @@ class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):
         ),
         Index("proposals_proposer_id_idx", "proposer_id"),
         Index("proposals_spend_recipient_id_idx", "spend_recipient_id"),
+        Index("proposals_voting_token_idx", "voting_token"),
     )
 
     proposer_id: Mapped[UUID] = mapped_column(

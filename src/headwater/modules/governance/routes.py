@@ -63,8 +63,8 @@ class TreasuryBalance(msgspec.Struct, frozen=True):
 
 
 class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A draft. `quorum` is the weight that must vote at all for a decision. With a `voting_token`, an asset of the ledger,
-    votes weigh what their users had of it when voting started.
+    """A draft. `quorum` is the weight that must vote at all for a decision. With a `voting_token`, an asset of the
+    ledger, votes weigh what their users had of it when voting started.
     """
 
     proposer_id: UUID
@@ -78,8 +78,8 @@ class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class NewVote(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A user's one vote. On a proposal with a voting token it weighs all that the user had of it when voting started, or
-    less, if `weight` says so; on others, the caller vouches for the weight (1).
+    """A user's one vote. On a proposal with a voting token it weighs all that the user had of it when voting started,
+    or less, if `weight` says so; on others, the caller vouches for the weight (1).
     """
 
     user_id: UUID

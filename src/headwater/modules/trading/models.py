@@ -141,8 +141,8 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
 class Trade(Keyed, Model, schema="trading"):
     """A fill: a buy and a sell order met at a price. Never changed.
 
-    The matcher writes what it has looked up itself: no foreign key looks again. Of rows that others write, a trigger does
-    (`migrations/0003_plain_writes.sql`), and an order that was filled is not deleted.
+    The matcher writes what it has looked up itself: no foreign key looks again. Of rows that others write, a trigger
+    does (`migrations/0003_plain_writes.sql`), and an order that was filled is not deleted.
     """
 
     __tablename__ = "trades"

@@ -21,6 +21,7 @@ def upgrade() -> None:
             add constraint proposals_voting_token_fkey foreign key (voting_token) references ledger.assets (code)
         """
     )
+    op.execute("create index proposals_voting_token_idx on governance.proposals (voting_token)")
     # The tracked columns are written into the capturing function.
     op.execute("select headwater.track('governance.proposals', 'full')")
     for block in Path(__file__).with_name("0004_weights.sql").read_text(encoding="utf-8").split("\n-- next\n"):
