@@ -316,7 +316,8 @@ class LedgerRepository(Repository[Account]):
     async def expire_holds(self, tx: Runner, *, most: int = 1_000) -> int:
         """Release holds whose time is over, at most so many; returns how many.
 
-        An account that is about to spend releases its own by itself; this is for what is shown, and for statements.
+        An account that is about to spend releases its own by itself, and where a ticker leads the module's upkeep
+        releases all within a second or two; this is for who cannot wait.
         """
         if self._alone(tx):
             async with transaction(self.postgres) as own:
