@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from headwater.embedded.postgres import EmbeddedPostgres
@@ -34,12 +33,12 @@ from headwater.modules.ledger import MODULE
 from headwater.modules.ledger.proof import seal, verify
 from headwater.modules.ledger.repository import AnyCommand, LedgerRepository, Move
 
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-
 ACCOUNTS = 40
 EACH = 1_000
 _DONE, _REFUSED = "done", "refused"
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__])  # a client is born in milliseconds, with all its modules
+_Client = tuple[multiprocessing.process.BaseProcess, Path]
 
 Tell = Callable[[str], None]
 
@@ -114,7 +113,7 @@ async def run(
     folder = _folder(home)
     chance = random.Random(seed)  # noqa: S311  # repeatable on purpose
     killed: Counter[str] = Counter()
-    running: list[Process] = []
+    running: list[_Client] = []
     restarts: list[float] = []
     try:
         async with EmbeddedPostgres(folder / "home") as server:
@@ -122,16 +121,16 @@ async def run(
             await migrate(System("torture", [MODULE]), Settings(database_url=dsn))
             accounts = await _open_accounts(dsn)
             names = iter(range(seed * 100_000 + 1, 2**32))
-            running = [await _start(dsn, next(names), folder, accounts) for _ in range(clients)]
+            running = [_start(dsn, next(names), folder, accounts) for _ in range(clients)]
             for number in range(kills):
                 await asyncio.sleep(pause_seconds * chance.uniform(0.5, 1.5))
                 kind = chance.choices(("client", "backend", "server"), (8, 1, 1))[0] if number >= 3 else (
                     "client", "backend", "server")[number]  # fmt: skip
                 if kind == "client":
                     at = chance.randrange(len(running))
-                    running[at].kill()
-                    await running[at].wait()
-                    running[at] = await _start(dsn, next(names), folder, accounts)
+                    await _told(running[at][1])
+                    _kill(running[at])
+                    running[at] = _start(dsn, next(names), folder, accounts)
                 elif kind == "backend":
                     await _kill_backend(dsn, chance)
                 else:
@@ -148,17 +147,15 @@ async def run(
                     tell(f"{number + 1} of {kills} kills")
                     await _seal(dsn)
             await asyncio.sleep(pause_seconds)
-            for process in running:
-                process.kill()
-                await process.wait()
+            for one in running:
+                _kill(one)
             counts, faults = await _judge(dsn, folder, accounts)
         counts |= {f"killed {kind}s": killed[kind] for kind in ("client", "backend", "server")}
         counts["slowest restart (ms)"] = int(max(restarts, default=0) * 1_000)
         return {"counts": counts, "faults": faults}
     finally:
-        for process in running:
-            if process.returncode is None:
-                process.kill()
+        for one in running:
+            _kill(one)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -180,11 +177,32 @@ async def _open_accounts(dsn: str) -> list[int]:
         await postgres.close()
 
 
-async def _start(dsn: str, name: int, folder: Path, accounts: list[int]) -> Process:
-    arguments = [dsn, str(name), str(folder / f"client-{name}"), ",".join(map(str, accounts))]
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "headwater.cli.ledger_torture", *arguments, stdout=subprocess.DEVNULL
-    )
+def _start(dsn: str, name: int, folder: Path, accounts: list[int]) -> _Client:
+    record = folder / f"client-{name}"
+    process = _PROCESSES.Process(target=_client, args=(dsn, name, record, accounts), daemon=True)
+    process.start()
+    return process, record
+
+
+def _client(dsn: str, name: int, record: Path, accounts: list[int]) -> None:
+    asyncio.run(client(dsn, name, record, accounts))
+
+
+def _kill(one: _Client) -> None:
+    one[0].kill()
+    one[0].join()
+
+
+async def _told(record: Path) -> None:
+    """Wait until a client has had an answer (but not for long): killing one that never worked proves nothing."""
+    for _ in range(200):
+        if await asyncio.to_thread(_written, record):
+            return
+        await asyncio.sleep(0.01)
+
+
+def _written(record: Path) -> bool:
+    return record.exists() and record.stat().st_size > 0
 
 
 async def _kill_backend(dsn: str, chance: random.Random) -> None:
@@ -320,7 +338,3 @@ async def _reached(dsn: str) -> Postgres:
                 raise
             await asyncio.sleep(0.05)
     raise AssertionError("unreachable")
-
-
-if __name__ == "__main__":
-    asyncio.run(client(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), [int(n) for n in sys.argv[4].split(",")]))

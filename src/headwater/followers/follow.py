@@ -1,6 +1,7 @@
 """follow: what follows the change stream of a system, in this process: ticker, relay of the cache, your own followers.
 
-Any number of processes may do it: one ticker and one relay lead, and others take over.
+Any number of processes may do it: one ticker and one relay lead, and others take over. The upkeep of the modules goes
+with the ticker.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from headwater.followers.invalidation import Invalidation, relaying
 from headwater.kernel.followers import Follower, following
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.ticker import Ticker, ticking
+from headwater.kernel.upkeep import UpkeepFigures, upkept
 
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """What runs. `relay` is None without a Valkey."""
+    """What runs. `relay` is None without a Valkey; `upkeep` has the figures of each, by name."""
 
     ticker: Ticker
     relay: Invalidation | None
+    upkeep: dict[str, UpkeepFigures]
 
 
 @contextlib.asynccontextmanager
@@ -34,4 +37,5 @@ async def follow(headwater: Headwater, *followers: Follower) -> AsyncIterator[Fo
         relay = await ending.enter_async_context(relaying(headwater.system, headwater.settings))
         if followers:
             await ending.enter_async_context(following(*followers))
-        yield Following(ticker, relay)
+        upkeeps = [one for module in headwater.system.modules for one in module.upkeep]
+        yield Following(ticker, relay, await ending.enter_async_context(upkept(headwater.postgres, ticker, upkeeps)))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headwater.kernel.models import Model
     from headwater.kernel.routes import Route
     from headwater.kernel.seeds import Sowing
+    from headwater.kernel.upkeep import Upkeep
 
 Seed = Callable[["Sowing"], Awaitable[None]]
 
@@ -28,7 +29,7 @@ class Module:
 
     `package` is the dotted name of the package; `migrations/` inside it holds the revisions of the branch `name`.
     `depends_on` names the modules whose front door it may import and whose tables its foreign keys may point to;
-    the kernel is always there. `models`, `routes`, `cache` and `seed` are read from the submodules of those names on
+    the kernel is always there. `models`, `routes`, `cache`, `upkeep` and `seed` are read from those submodules on
     first use, so that naming a module costs nothing.
     """
 
@@ -75,6 +76,14 @@ class Module:
             return ()
         module = self._submodule("cache")
         return () if module is None else tuple(module.CACHE)
+
+    @cached_property
+    def upkeep(self) -> tuple[Upkeep, ...]:
+        """`UPKEEP` of the submodule `upkeep`: what is done again and again by itself."""
+        if find_spec(self.package) is None:
+            return ()
+        module = self._submodule("upkeep")
+        return () if module is None else tuple(module.UPKEEP)
 
     @cached_property
     def seed(self) -> Seed | None:

@@ -133,6 +133,7 @@ class PendingHold(Model, schema="ledger"):
     __tablename__ = "holds"
     __table_args__ = (
         Index("holds_expiry_idx", "debit_account_id", "expires_at", postgresql_where=text("state = 'pending'")),
+        Index("holds_due_idx", "expires_at", postgresql_where=text("state = 'pending' and expires_at is not null")),
     )
 
     transfer_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -22,12 +22,8 @@ from headwater.kernel.transaction import transaction
 
 CHECKS = Queries.load(__package__, "proof.sql")
 
-STEPS_PER_WORKER = 8
-"""How many ranges of accounts each worker gets, so that none waits long for the last."""
-ACCOUNTS_PER_STEP_MAX = 50_000
-
 _TABLES = ("rows", "zero_sum", "limits", "holds", "reversals", "answers")
-_ORDER = (*_TABLES, "chains", "seals", "seal_again", "digest")
+_ORDER = ("cluster", *_TABLES, "chains", "seals", "seal_again", "digest")
 
 Tell = Callable[[str], None]
 
@@ -100,8 +96,8 @@ async def verify(
     started = perf_counter()
     counts = await postgres.fetch_one(CHECKS["counts"])
     seals = await postgres.fetch(CHECKS["seals"])
-    faults = _seals(seals, digest)
-    work = _work(counts.highest or 0, seals, workers)
+    faults = _renumbered(seals, counts.next_xid) + _seals(seals, digest)
+    work = _work(seals, workers)
 
     async def worker() -> None:
         async with transaction(postgres) as tx:
@@ -129,16 +125,29 @@ async def verify(
     )
 
 
-def _work(highest: int, seals: Sequence[Any], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _work(seals: Sequence[Any], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """What there is to do: the long ones first."""
-    step = max(1, min(ACCOUNTS_PER_STEP_MAX, highest // (workers * STEPS_PER_WORKER) + 1))
-    for low in range(0, highest + 1, step):
-        yield "chains", {"low": low, "high": low + step}
-    yield "chains", {"low": highest // step * step + step, "high": 2**63 - 1}  # accounts that are not there
+    for part in range(workers):  # every part reads all transfers once, so that there is one for each worker
+        yield "chains", {"part": part, "parts": workers}
     for row in seals:
         yield "seal_again", {"number": row.number}
     for name in _TABLES:
         yield name, {}
+
+
+def _renumbered(seals: Sequence[Any], next_xid: int) -> list[Fault]:
+    """A database from a dump begins to count its transactions anew: what it writes now falls into what is sealed."""
+    if not seals or seals[-1].xid_to <= next_xid:
+        return []
+    return [
+        Fault(
+            "cluster",
+            f"ledger.seals {seals[-1].number}",
+            f"transactions are sealed up to {seals[-1].xid_to}, and this cluster is at {next_xid}: it was restored from"
+            " a dump into a new cluster. What is written here falls into what is sealed, and nothing new can be sealed;"
+            " restore a physical backup instead",
+        )
+    ]
 
 
 def _seals(seals: Sequence[Any], digest: Digest | None) -> list[Fault]:

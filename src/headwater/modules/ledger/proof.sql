@@ -13,7 +13,7 @@ select (select count(*) from ledger.transfers) as transfers,
        (select count(*) from ledger.accounts) as accounts,
        (select count(*) from ledger.assets) as assets,
        (select count(*) from ledger.holds) as holds,
-       (select max(id) from ledger.accounts) as highest
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next_xid
 
 -- name: rows
 -- Transfers that say what none can say: no amount, one account, halves of a side, accounts that are not there or of
@@ -54,24 +54,30 @@ order by a.id
 limit 1
 
 -- name: chains
--- Accounts of a range that are not what their transfers make them: versions, balance, holds, the head of the chain.
-select coalesce(r.place, 'ledger.accounts ' || coalesce(a.id, r.account)) as place,
-       case when r.fault is not null then r.fault
-            when a.id is null then format('account %s has transfers and is not there', r.account)
-            when a.version <> coalesce(r.versions, 0) then
-                format('account %s is at version %s, its transfers end at %s', a.id, a.version, coalesce(r.versions, 0))
-            when a.balance <> coalesce(r.balance, 0) then
-                format('account %s has the balance %s, its transfers make %s', a.id, a.balance, coalesce(r.balance, 0))
-            when a.held <> coalesce(r.held, 0) then
-                format('account %s holds %s, its transfers make %s', a.id, a.held, coalesce(r.held, 0))
-            else format('account %s: the chain of its transfers does not end where the account says', a.id) end
+-- Accounts of one part that are not what their transfers make them: versions, balance, holds, the head of the chain.
+select coalesce(f.place, 'ledger.accounts ' || w.account) as place,
+       case when f.fault is not null then f.fault
+            when w.id is null then format('account %s has transfers and is not there', w.account)
+            when w.version <> w.versions then
+                format('account %s is at version %s, its transfers end at %s', w.id, w.version, w.versions)
+            when w.balance <> w.made then
+                format('account %s has the balance %s, its transfers make %s', w.id, w.balance, w.made)
+            when w.held <> w.made_held then
+                format('account %s holds %s, its transfers make %s', w.id, w.held, w.made_held)
+            else format('account %s: the chain of its transfers does not end where the account says', w.id) end
        as message
-from (select x.* from ledger.accounts as x where x.id >= :low::bigint and x.id < :high::bigint) as a
-full join ledger.recomputed(:low::bigint, :high::bigint) as r on r.account = a.id
-where r.fault is not null or a.id is null or a.version <> coalesce(r.versions, 0)
-   or a.balance <> coalesce(r.balance, 0) or a.held <> coalesce(r.held, 0) or a.head <> coalesce(r.head, ''::bytea)
-order by coalesce(a.id, r.account)
-limit 1
+from (
+    select coalesce(a.id, r.account) as account, a.id, a.version, a.balance, a.held, r.fault,
+           coalesce(r.versions, 0) as versions, coalesce(r.balance, 0) as made, coalesce(r.held, 0) as made_held
+    from (select x.* from ledger.accounts as x where x.id % :parts::bigint = :part::bigint) as a
+    full join ledger.recomputed(:part::bigint, :parts::bigint) as r on r.account = a.id
+    where r.fault is not null or a.id is null or a.version <> coalesce(r.versions, 0)
+       or a.balance <> coalesce(r.balance, 0) or a.held <> coalesce(r.held, 0)
+       or a.head <> coalesce(r.head, ''::bytea)
+    order by coalesce(a.id, r.account)
+    limit 1
+) as w
+left join lateral ledger.fault_of(w.account) as f on true
 
 -- name: holds
 -- Holds that are not what was reserved less what was released, or that have no beginning.
@@ -79,7 +85,7 @@ select 'ledger.holds ' || coalesce(h.transfer_id, t.id) as place,
        case when t.id is null then 'there is no pending transfer of this hold'
             when h.transfer_id is null then 'the hold of this pending transfer is gone'
             when h.debit_account_id <> t.debit_account_id or h.credit_account_id <> t.credit_account_id
-              or e.strange then 'its parts are of other accounts'
+              or e.strange then 'its parts are of other accounts, or older than it'
             else format('%s are left, in the state %s; its transfers make %s', h.remaining, h.state,
                         t.amount - coalesce(e.released, 0)) end as message
 from (select x.* from ledger.transfers as x where x.state = 'pending') as t
@@ -87,14 +93,15 @@ full join ledger.holds as h on h.transfer_id = t.id
 left join (
     select x.pending_id, sum(x.released) as released,
            (array_agg(x.state order by x.debit_version desc))[1] as ended,
-           bool_or(x.debit_account_id <> p.debit_account_id or x.credit_account_id <> p.credit_account_id) as strange
+           bool_or(x.debit_account_id <> p.debit_account_id or x.credit_account_id <> p.credit_account_id
+                   or x.debit_version < p.debit_version) as strange
     from ledger.transfers as x join ledger.transfers as p on p.id = x.pending_id
     where x.pending_id is not null
     group by x.pending_id
 ) as e on e.pending_id = t.id
 where t.id is null or h.transfer_id is null or e.strange
    or h.debit_account_id <> t.debit_account_id or h.credit_account_id <> t.credit_account_id
-   or h.remaining <> t.amount - coalesce(e.released, 0)
+   or h.remaining <> t.amount - coalesce(e.released, 0) or h.remaining < 0
    or h.state <> case when t.amount > coalesce(e.released, 0) then 'pending'::ledger.transfer_state else e.ended end
 order by t.created_at, t.id
 limit 1
@@ -135,8 +142,5 @@ select 'ledger.seals ' || s.number as place,
             then format('it covers %s transfers, and there are %s', s.transfers, found.transfers)
             else 'a transfer that it covers has changed' end as message
 from ledger.seals as s
-cross join lateral (
-    select count(*) as transfers, coalesce(ledger.chain(ledger.said(t) order by t.xid, t.id), ''::bytea) as root
-    from ledger.transfers as t where t.xid >= s.xid_from and t.xid < s.xid_to
-) as found
+cross join lateral ledger.sealed(s.xid_from, s.xid_to) as found
 where s.number = :number::bigint and (found.transfers <> s.transfers or found.root <> s.root)

@@ -1,23 +1,73 @@
--- What a transfer says, in bytes that name every column: the chains of the accounts and the seals are made of these.
+-- What a transfer says, in bytes: its checksum, the chains of the accounts and the seals are made of these. The balances
+-- after it are not among them: they follow from what is said, and are recomputed. What few transfers have (the end of a
+-- hold, a reversal, a reference, metadata) stands in a record of its own, which costs the others nothing.
 -- Plain SQL, so that PostgreSQL inlines it.
 create function ledger.said(t ledger.transfers) returns bytea language sql stable parallel safe as $function$
     select record_send(row(
         t.id, t.debit_account_id, t.credit_account_id, t.debit_version, t.credit_version, t.created_at, t.xid,
-        t.state::text, t.amount, t.debit_balance_after, t.credit_balance_after, t.released, t.pending_id,
-        t.reverses_id, t.reference, t.metadata))
+        t.state::text, t.amount,
+        case when num_nonnulls(t.released, t.pending_id, t.reverses_id, t.reference, t.metadata) > 0
+             then record_send(row(t.released, t.pending_id, t.reverses_id, t.reference, t.metadata)) end))
 $function$;
 
 -- next
--- One link of a chain: what was, and what is said now.
-create function ledger.link(head bytea, said bytea) returns bytea
+-- What the chain of the debit account takes from a transfer, and each seal. The chain of the credit account takes the
+-- id alone: nobody can change the rest without the other chain.
+create function ledger.entry(said bytea) returns bytea language sql immutable parallel safe as $function$
+    select substr(sha256(said), 1, 16)
+$function$;
+
+-- next
+-- The head of a chain after one more entry, which is its `version`-th. Four entries make a link: they stand in the head
+-- one after the other, and the fourth turns all of them and the link before into one hash.
+-- A hash for each entry would double the price of the proof, of writing it and of making it again.
+-- Plain SQL: PostgreSQL inlines it into the expressions of the functions that move.
+create function ledger.head_after(head bytea, entry bytea, version bigint) returns bytea
+language sql immutable parallel safe as $function$
+    select case when version & 3 = 0 then sha256(head || entry) else head || entry end
+$function$;
+
+-- next
+-- One link of a chain: what was, and what comes now.
+create function ledger.link(head bytea, entries bytea) returns bytea
 language plpgsql immutable strict parallel safe as $function$
 begin
-    return sha256(head || said);
+    return sha256(head || entries);
 end
 $function$;
 
 -- next
 create aggregate ledger.chain(bytea) (sfunc = ledger.link, stype = bytea, initcond = '');
+
+-- next
+-- How many transfers these transactions made, and the chain over all of them: a link for 4,096 transactions, in it the
+-- entries in the order of their ids. (`offset 0`: they are made before they are sorted, or whole rows would be.)
+create function ledger.sealed(
+    in xid_from bigint, in xid_to bigint, out transfers bigint, out root bytea
+) language sql stable parallel safe
+set search_path = pg_catalog, pg_temp set work_mem = '256MB' set enable_hashagg = off set jit = off
+as $function$
+    select coalesce(sum(y.n), 0)::bigint, coalesce(ledger.chain(y.entries order by y.link), ''::bytea)
+      from (select e.link, count(*) as n, string_agg(e.entry, ''::bytea order by e.id) as entries
+              from (select t.xid >> 12 as link, t.id, ledger.entry(ledger.said(t)) as entry
+                      from ledger.transfers t where t.xid >= sealed.xid_from and t.xid < sealed.xid_to offset 0) e
+             group by e.link) y
+$function$;
+
+-- next
+-- The head of a chain of entries that stand one after the other, four to a link.
+create function ledger.head_of(entries bytea) returns bytea
+language plpgsql immutable strict parallel safe as $function$
+declare
+    head bytea := '';
+    whole int := length(entries) / 64;
+begin
+    for link in 0 .. whole - 1 loop
+        head := sha256(head || substr(entries, link * 64 + 1, 64));
+    end loop;
+    return head || substr(entries, whole * 64 + 1);
+end
+$function$;
 
 -- next
 -- Seal what is finished: every transfer of the transactions before the oldest that still runs. A transfer that commits
@@ -36,12 +86,15 @@ begin
     made.number := coalesce(last.number, 0) + 1;
     made.xid_from := coalesce(last.xid_to, 0);
     made.xid_to := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
-    if made.xid_to <= made.xid_from then
+    if made.xid_to < made.xid_from then
+        raise exception 'ledger.seal: the transactions of this database are numbered from %, and % are sealed already',
+                        made.xid_to, made.xid_from
+            using errcode = 'object_not_in_prerequisite_state',
+                  hint = 'It was restored from a dump into a new cluster. Restore a physical backup, which keeps the numbers.';
+    elsif made.xid_to = made.xid_from then
         return null;
     end if;
-    select count(*), coalesce(ledger.chain(ledger.said(t) order by t.xid, t.id), ''::bytea)
-      into made.transfers, made.root
-      from ledger.transfers t where t.xid >= made.xid_from and t.xid < made.xid_to;
+    select f.transfers, f.root into made.transfers, made.root from ledger.sealed(made.xid_from, made.xid_to) f;
     if made.transfers = 0 then
         return null;
     end if;
@@ -60,73 +113,80 @@ language sql immutable parallel safe as $function$
 $function$;
 
 -- next
--- The accounts from `low` to before `high` as their transfers say they must be: how many versions, the balance, what is
--- held, the head of the chain; and the first fault on the way. One pass in the order of versions.
-create function ledger.recomputed(low bigint, high bigint)
-returns table (account bigint, versions bigint, balance numeric, held numeric, head bytea, place text, fault text)
+-- The accounts whose id leaves `part` when it is divided by `parts`, as their transfers say they must be: how many
+-- versions, the balance, what is held, the head of the chain; and the first version that does not follow from the one
+-- before or is not what its checksum says. All of them in one sorted pass: no row is looked at by PL/pgSQL.
+create function ledger.recomputed(part bigint, parts bigint)
+returns table (account bigint, versions bigint, balance numeric, held numeric, head bytea, fault bigint)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp set work_mem = '256MB' set enable_hashagg = off set jit = off
+as $function$
+    select w.account, count(*), sum(w.change), sum(w.hold),
+           ledger.head_of(string_agg(w.entry, ''::bytea order by w.version)),
+           min(w.version) filter (where w.damaged or w.version <> w.place or w.balance <> w.before + w.change
+                                     or w.created_at < w.earlier)
+      from (
+        select l.*, row_number() over along as place, lag(l.balance, 1, 0::numeric) over along as before,
+               lag(l.created_at) over along as earlier
+          from (
+            select d.account, d.version, d.balance, d.change, d.hold, d.created_at, ledger.entry(d.said) as entry,
+                   crc32c(d.said) - 2147483648 <> d.checksum as damaged
+              from (select t.debit_account_id as account, t.debit_version as version,
+                           t.debit_balance_after as balance,
+                           case t.state when 'posted' then - t.amount else 0 end as change,
+                           case t.state when 'pending' then t.amount else - t.released end as hold,
+                           t.created_at, t.checksum, ledger.said(t) as said
+                      from ledger.transfers t where t.debit_account_id % parts = part offset 0) d
+            union all
+            select t.credit_account_id, t.credit_version, t.credit_balance_after, t.amount, null, t.created_at,
+                   uuid_send(t.id), false
+              from ledger.transfers t where t.credit_account_id % parts = part and t.credit_version is not null
+          ) l
+        window along as (partition by l.account order by l.version)
+      ) w
+     group by w.account
+$function$;
+
+-- next
+-- The first row of an account that is wrong, and why: its versions one by one. Null when each follows from the one before.
+create function ledger.fault_of(in account bigint, out place text, out fault text)
 language plpgsql stable parallel safe
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
+set search_path = pg_catalog, pg_temp
 as $function$
 #variable_conflict use_column
 declare
     leg record;
-    now_at bigint;
-    n bigint;
-    b numeric;
-    h numeric;
-    chain bytea;
-    before timestamptz;
-    found_place text;
-    found_fault text;
+    n bigint := 0;
+    b numeric := 0;
+    before timestamptz := '-infinity';
 begin
     for leg in
-        select t.debit_account_id as account, t.debit_version as version, t.debit_balance_after as balance,
+        select t.debit_version as version, t.debit_balance_after as balance,
                case t.state when 'posted' then - t.amount else 0 end as change,
-               case t.state when 'pending' then t.amount else - coalesce(t.released, 0) end as hold,
-               t.created_at, t.id, t.checksum, ledger.said(t) as said
-          from ledger.transfers t where t.debit_account_id >= low and t.debit_account_id < high
+               t.created_at, t.id, t.checksum <> ledger.checksum_of(ledger.said(t)) as damaged
+          from ledger.transfers t where t.debit_account_id = fault_of.account
         union all
-        select t.credit_account_id, t.credit_version, t.credit_balance_after, t.amount, 0::numeric,
-               t.created_at, t.id, t.checksum, ledger.said(t)
-          from ledger.transfers t
-         where t.credit_account_id >= low and t.credit_account_id < high and t.credit_version is not null
-         order by 1, 2
+        select t.credit_version, t.credit_balance_after, t.amount, t.created_at, t.id,
+               t.checksum <> ledger.checksum_of(ledger.said(t))
+          from ledger.transfers t where t.credit_account_id = fault_of.account and t.credit_version is not null
+         order by 1
     loop
-        if now_at is distinct from leg.account then
-            if now_at is not null then
-                return query select now_at, n, b, h, chain, found_place, found_fault;
-            end if;
-            now_at := leg.account;
-            n := 0;
-            b := 0;
-            h := 0;
-            chain := '';
-            before := '-infinity';
-            found_fault := null;
-            found_place := null;
-        end if;
         n := n + 1;
         b := b + leg.change;
-        h := h + leg.hold;
-        chain := sha256(chain || leg.said);
-        if found_fault is null and (leg.version <> n or leg.balance <> b or leg.created_at < before or h < 0
-                                    or leg.checksum <> (crc32c(leg.said) - 2147483648)) then
-            found_place := 'ledger.transfers ' || leg.id;
-            found_fault := case
+        if leg.version <> n or leg.damaged or leg.balance <> b or leg.created_at < before then
+            place := 'ledger.transfers ' || leg.id;
+            fault := case
                 when leg.version <> n then
-                    format('account %s: version %s is missing, the next one is %s', leg.account, n, leg.version)
+                    format('account %s: version %s is missing, the next one is %s', account, n, leg.version)
+                when leg.damaged then
+                    format('account %s: the row of version %s is not what its checksum says', account, n)
                 when leg.balance <> b then
-                    format('account %s: the balance after version %s is %s, not %s', leg.account, n, leg.balance, b)
-                when leg.checksum <> (crc32c(leg.said) - 2147483648) then
-                    format('account %s: the row of version %s is not what its checksum says', leg.account, n)
-                when h < 0 then format('account %s: version %s releases more than was held', leg.account, n)
-                else format('account %s: version %s is older than the one before', leg.account, n)
+                    format('account %s: the balance after version %s is %s, not %s', account, n, leg.balance, b)
+                else format('account %s: version %s is older than the one before', account, n)
             end;
+            return;
         end if;
         before := leg.created_at;
     end loop;
-    if now_at is not null then
-        return query select now_at, n, b, h, chain, found_place, found_fault;
-    end if;
 end
 $function$;

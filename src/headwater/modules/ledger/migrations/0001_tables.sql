@@ -91,6 +91,10 @@ create table ledger.holds (
 create index holds_expiry_idx on ledger.holds (debit_account_id, expires_at) where state = 'pending';
 
 -- next
+-- What is due next, for the sweep. Most holds have no time at which they end.
+create index holds_due_idx on ledger.holds (expires_at) where state = 'pending' and expires_at is not null;
+
+-- next
 create table ledger.refusals (
     id uuid not null,
     status smallint not null,

@@ -104,8 +104,10 @@ begin
     xid := pg_current_xact_id()::text::bigint;
     debit_balance := d.balance - moved;
     credit_balance := c.balance + moved;
-    said := record_send(row(id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted'::text, moved,
-                            debit_balance, credit_balance, null::numeric, null::uuid, null::uuid, reference, metadata));
+    said := record_send(row(
+        id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted'::text, moved,
+        case when num_nonnulls(reference, metadata) > 0
+             then record_send(row(null::numeric, null::uuid, null::uuid, reference, metadata)) end));
     with told as (
         insert into ledger.transfers values (
             id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted', (crc32c(said) - 2147483648)::integer,
@@ -119,7 +121,8 @@ begin
     update ledger.accounts a
        set balance = case when a.id = debit then debit_balance else credit_balance end,
            version = a.version + 1,
-           head = sha256(a.head || said),
+           head = ledger.head_after(a.head, case when a.id = debit then ledger.entry(said) else uuid_send(transfer.id) end,
+                                    a.version + 1),
            moved_at = at
      where a.id = any (array[debit, credit]);
 end
