@@ -89,9 +89,8 @@ begin
             o_debit_balance[i] := a_balance[d];
             said := record_send(row(
                 ids[i], accounts[d], accounts[c], a_version[d], a_version[c], at, xid, posted, amount,
-                a_balance[d], a_balance[c], case when k = 3 then amount end, holds[i], null::uuid, null::text,
-                null::jsonb));
-            a_head[c] := sha256(a_head[c] || said);
+                case when k = 3 then record_send(row(amount, holds[i], null::uuid, null::text, null::jsonb)) end));
+            a_head[c] := ledger.head_after(a_head[c], uuid_send(ids[i]), a_version[c]);
         else
             if k = 2 then
                 a_held[d] := a_held[d] + amount;
@@ -105,11 +104,10 @@ begin
             said := record_send(row(
                 ids[i], accounts[d], accounts[c], a_version[d], null::bigint, at, xid,
                 case when k = 2 then 'pending'::text else 'voided' end, amount,
-                a_balance[d], null::numeric, case when k = 4 then amount end, holds[i], null::uuid, null::text,
-                null::jsonb));
+                case when k = 4 then record_send(row(amount, holds[i], null::uuid, null::text, null::jsonb)) end));
         end if;
         o_checksum[i] := crc32c(said) - 2147483648;
-        a_head[d] := sha256(a_head[d] || said);
+        a_head[d] := ledger.head_after(a_head[d], ledger.entry(said), a_version[d]);
     end loop;
 
     with told as (
