@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from headwater.kernel.errors import InvalidValue
+from headwater.kernel.errors import InvalidValue, StateConflict
 from headwater.kernel.lifecycle import Headwater
 from headwater.modules.ledger.proof import Digest, newest_digest, read_digest, seal, verify
 from headwater.modules.ledger.repository import LedgerRepository, Move, Receipt
@@ -174,3 +174,48 @@ async def test_a_transfer_that_commits_after_a_seal_with_an_older_transaction_is
     assert second is not None
     report = await verify(headwater.postgres)
     assert (report.sound, report.unsealed, second.transfers) == (True, 0, 5)
+
+
+async def test_a_database_from_a_dump_whose_transactions_begin_anew_is_told_apart_from_a_rewritten_one(
+    books: Books,
+) -> None:
+    """As if the seals came from a cluster that was further: what `pg_dump` carries into a new one."""
+    await books.owner.execute(
+        "insert into ledger.seals (number, xid_from, xid_to, transfers, root, digest)"
+        " select s.number + 1, s.xid_to, s.xid_to + 1000000000, 0, '', '' from ledger.seals s where s.number = 2"
+    )
+    await books.owner.execute(
+        "update ledger.seals s set transfers = f.transfers, root = f.root from ("
+        "  select g.* from ledger.seals x cross join ledger.sealed(x.xid_from, x.xid_to) g where x.number = 3) f"
+        " where s.number = 3"
+    )
+    await books.owner.execute(
+        "update ledger.seals s set digest = ledger.digest_of(b.digest, s) from ledger.seals b"
+        " where s.number = 3 and b.number = 2"
+    )
+    assert [(f.check, f.place) for f in (await verify(books.headwater.postgres)).faults] == [
+        ("cluster", "ledger.seals 3")
+    ]
+    with pytest.raises(StateConflict, match="sealed already"):
+        await seal(books.headwater.postgres)
+
+
+async def test_a_row_deep_in_a_chain_is_found_when_everything_but_the_head_is_made_anew(books: Books) -> None:
+    """Many links: the row is changed with its checksum, and the links after it are what tells."""
+    ledger, db = books.headwater.repository(LedgerRepository), books.headwater.postgres
+    made = await ledger.post(db, [Move(debit=books.alice, credit=books.alice + 1, amount=1) for _ in range(23)])
+    middle = made[9].id
+    assert (await verify(db)).sound
+    for change in ("reference = 'x'", "xid = xid + 1", "state = 'pending'"):
+        before = await books.owner.fetchrow("select * from ledger.transfers where id = $1", middle)
+        await books.owner.execute("update ledger.transfers t set " + change + " where id = $1", middle)
+        await books.owner.execute("update ledger.transfers t set " + _CHECKSUM + " where id = $1", middle)
+        assert any(
+            fault.check == "chains" and fault.place in (f"ledger.accounts {books.alice}", f"ledger.transfers {middle}")
+            for fault in (await verify(db)).faults
+        ), change
+        await books.owner.execute(
+            "update ledger.transfers set reference = $2, xid = $3, state = $4, checksum = $5 where id = $1",
+            middle, before["reference"], before["xid"], before["state"], before["checksum"],
+        )  # fmt: skip
+    assert (await verify(db)).sound

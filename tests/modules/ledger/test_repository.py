@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
 
 from headwater.kernel.errors import (
     AlreadyExists,
@@ -37,6 +38,7 @@ from headwater.modules.ledger.repository import (
     Reverse,
     Status,
     VoidHold,
+    accounts_of,
     id_of,
 )
 
@@ -568,3 +570,28 @@ async def _each_door(ledger: LedgerRepository, postgres: Postgres, source: int, 
 
 async def test_after_all_of_it_the_ledger_adds_up(purse: Purse, headwater: Headwater) -> None:
     assert (await verify(headwater.postgres)).sound
+
+
+@pytest.mark.parametrize("analyzed", ["never", "empty", "full"])
+async def test_accounts_are_found_by_their_key_whatever_the_planner_knows(headwater: Headwater, analyzed: str) -> None:
+    """The index on the asset alone looked as good before the first ANALYZE, and read all accounts of the asset."""
+    ledger = headwater.repository(LedgerRepository)
+    await ledger.open_asset(headwater.postgres, "PLAN", scale=0)
+    statement = str(
+        accounts_of("user", [uuid4() for _ in range(100)], "PLAN", "main").compile(
+            dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}
+        )
+    )
+    async with headwater.postgres.connection() as connection:
+        if analyzed == "empty":
+            await connection.execute("analyze ledger.accounts")
+        await connection.execute(
+            "insert into ledger.accounts (owner_kind, owner_id, asset_id, purpose)"
+            " select 'user', uuidv7(), a.id, 'main' from ledger.assets a cross join generate_series(1, 5000)"
+            " where a.code = 'PLAN'"
+        )
+        if analyzed == "full":
+            await connection.execute("analyze ledger.accounts")
+        plan = "\n".join(row[0] for row in await connection.fetch(f"explain {statement}"))
+    assert "accounts_owner_kind_owner_id_asset_id_purpose_key" in plan
+    assert "accounts_asset_id_idx" not in plan

@@ -68,3 +68,16 @@ async def test_accounts_are_listed_and_balances_need_a_scope(client, anyone, cli
     assert (await reader.get(f"{LEDGER}/accounts/{purse.alice}")).status_code == 200
     body = {"id": str(uuid4()), "debit_account_id": purse.alice, "credit_account_id": purse.bob, "amount": 1}
     assert (await reader.post(f"{LEDGER}/transfers", json=body)).status_code == 403
+
+
+async def test_an_account_is_opened_once_and_receives(client, purse) -> None:
+    body = {"owner_kind": "user", "owner_id": str(uuid4()), "asset": "USD"}
+    made = await client.post(f"{LEDGER}/accounts", json=body)
+    assert (made.status_code, made.json()["balance"], made.json()["credit_limit"]) == (201, 0, 0)
+    again = await client.post(f"{LEDGER}/accounts", json=body)
+    assert again.json()["id"] == made.json()["id"]
+    gift = {"id": str(uuid4()), "debit_account_id": purse.alice, "credit_account_id": made.json()["id"], "amount": 5}
+    assert (await client.post(f"{LEDGER}/transfers", json=gift)).status_code == 201
+    assert (await client.get(made.headers["location"])).json()["balance"] == 5
+    unknown = await client.post(f"{LEDGER}/accounts", json=body | {"asset": "NOTHING"})
+    assert 400 <= unknown.status_code < 500

@@ -27,20 +27,6 @@ async def test_an_overdue_hold_is_shown_as_expired_without_any_caller(headwater:
     assert (await purse.ledger.get_transfer(kept.id)).state is TransferState.PENDING
 
 
-async def test_an_error_of_the_upkeep_is_told_and_tried_again(headwater: Headwater, purse: Purse) -> None:
-    async with headwater.postgres.connection() as connection:
-        await connection.execute("alter function ledger.expire rename to hidden")
-    async with follow(headwater) as following, asyncio.timeout(30):
-        figures = following.upkeep["overdue holds"]
-        while not figures.last_error:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        assert "expire" in figures.last_error
-        async with headwater.postgres.connection() as connection:
-            await connection.execute("alter function ledger.hidden rename to expire")
-        while figures.last_error:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 async def test_the_sweep_finds_more_holds_than_it_releases_at_once(headwater: Headwater, purse: Purse) -> None:
     past = datetime.now(UTC) - timedelta(seconds=1)
     for _ in range(3):

@@ -101,28 +101,3 @@ async def test_an_order_that_was_over_before_is_only_recorded(headwater, marketp
             parts[0],
         )
     assert (await marketplace.trading.order_book(parts[0])).bids == []
-
-
-async def test_what_trades_refer_to_stays(headwater, marketplace, people, parts) -> None:
-    await marketplace.fund()
-    sell = await marketplace.place(1, Side.SELL, price=50, quantity=4)
-    await marketplace.place(0, Side.BUY, price=50, quantity=4)
-    [trade] = await marketplace.trades()
-    async with headwater.postgres.connection() as connection:
-        with pytest.raises(asyncpg.ForeignKeyViolationError, match="trades refer to it"):
-            await connection.execute("delete from trading.orders where id = $1", sell.id)
-        with pytest.raises(asyncpg.PostgresError, match="keeps its id"):
-            await connection.execute("update trading.orders set id = uuidv7() where id = $1", sell.id)
-        for column in ("asset_id", "buy_order_id", "sell_order_id"):
-            with pytest.raises(asyncpg.ForeignKeyViolationError, match=f"{column} refers to nothing"):
-                await connection.execute(f"update trading.trades set {column} = uuidv7() where id = $1", trade.id)
-        for column in ("trade_id", "buyer_id", "seller_id"):
-            with pytest.raises(asyncpg.ForeignKeyViolationError, match=f"{column} refers to nothing"):
-                await connection.execute(
-                    f"update trading.escrows set {column} = uuidv7() where trade_id = $1", trade.id
-                )
-        with pytest.raises(asyncpg.ForeignKeyViolationError):
-            await connection.execute(
-                "insert into trading.escrows (buyer_id, seller_id, amount) values (uuidv7(), $1, 1)", people[0]
-            )
-    await marketplace.audit()

@@ -4,7 +4,8 @@ A proposal goes draft -> active -> passed or rejected, and passed -> executed; a
 Each user votes once, with a weight, inside the voting period by PostgreSQL's clock. The tally is never stored: it is
 computed from the votes wherever it is read (`governance.tally`), so it cannot differ from them, whoever wrote them.
 
-A vote's weight is what the caller says it is (who serves votes vouches for it); it is not read from a balance.
+A proposal can name a token of the ledger: then a vote weighs at most what its user's account had of it when voting
+started, so that tokens which move after that do not vote twice. On others the weight is what the caller vouches for.
 A proposal can spend from the treasury, which is one account per currency in the ledger (owner kind `treasury`): when it
 is executed, its recipient is paid, once.
 

@@ -62,6 +62,7 @@ class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):
         ),
         Index("proposals_proposer_id_idx", "proposer_id"),
         Index("proposals_spend_recipient_id_idx", "spend_recipient_id"),
+        Index("proposals_voting_token_idx", "voting_token"),
     )
 
     proposer_id: Mapped[UUID] = mapped_column(
@@ -80,6 +81,9 @@ class Proposal(Keyed, Timestamped, Versioned, Model, schema="governance"):
     )
     spend_amount: Mapped[int | None] = mapped_column(WholeNumber())
     spend_currency: Mapped[str | None]
+    voting_token: Mapped[str | None] = mapped_column(
+        ForeignKey("ledger.assets.code", info={"message": "governance.proposals: the ledger knows no such token."})
+    )
 
 
 class Vote(Keyed, Model, schema="governance"):

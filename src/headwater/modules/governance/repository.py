@@ -57,6 +57,7 @@ class ProposalWithTally(msgspec.Struct, frozen=True):
     spend_recipient_id: UUID | None
     spend_amount: int | None
     spend_currency: str | None
+    voting_token: str | None
     created_at: datetime
     updated_at: datetime
     version: int
@@ -179,11 +180,13 @@ class GovernanceRepository(Repository[Proposal]):
         quorum: int,
         description: str = "",
         spending: Spending | None = None,
+        voting_token: str | None = None,
     ) -> Proposal:
-        """Write a draft, with what it would spend from the treasury. One statement.
+        """Write a draft, with what it would spend from the treasury, and the token of the ledger that votes weigh by.
+        One statement.
 
-        Raises MissingReference for an unknown proposer or recipient, InvalidValue for a period that ends before it
-        starts, or an amount below one.
+        Raises MissingReference for an unknown proposer, recipient or token, InvalidValue for a period that ends before
+        it starts, or an amount below one.
         """
         spends: dict[str, Any] = {}
         if spending is not None:
@@ -200,6 +203,7 @@ class GovernanceRepository(Repository[Proposal]):
             voting_starts_at=voting_starts_at,
             voting_ends_at=voting_ends_at,
             quorum=quorum,
+            voting_token=voting_token,
             **spends,
         )
 
@@ -248,12 +252,18 @@ class GovernanceRepository(Repository[Proposal]):
         await self.treasury.spend(tx, executed)
         return executed
 
-    async def vote(self, tx: Runner, proposal_id: UUID, *, user_id: UUID, choice: Choice, weight: int = 1) -> Vote:
+    async def vote(
+        self, tx: Runner, proposal_id: UUID, *, user_id: UUID, choice: Choice, weight: int | None = None
+    ) -> Vote:
         """Cast a user's one vote. One statement: the proposal is share-locked, so that it cannot be closed meanwhile,
         and voters do not wait for each other.
 
-        Raises NotFound; StateConflict before the start, after the end, or unless the proposal is active; AlreadyExists
-        when the user has voted; MissingReference for an unknown user; InvalidValue for a weight below one.
+        On a proposal with a voting token, the vote weighs what the user had of it when voting started, as the ledger
+        says (a `weight` can be less). On others the caller vouches for the `weight`; without one it is 1.
+
+        Raises NotFound; StateConflict before the start, after the end, unless the proposal is active, or for a weight
+        above what the user had; AlreadyExists when the user has voted; MissingReference for an unknown user;
+        InvalidValue for a weight below one.
         """
         open_for_votes = (
             select(

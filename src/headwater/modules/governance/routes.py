@@ -63,7 +63,9 @@ class TreasuryBalance(msgspec.Struct, frozen=True):
 
 
 class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A draft. `quorum` is the weight that must vote at all for a decision."""
+    """A draft. `quorum` is the weight that must vote at all for a decision. With a `voting_token`, an asset of the
+    ledger, votes weigh what their users had of it when voting started.
+    """
 
     proposer_id: UUID
     title: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -72,14 +74,17 @@ class NewProposal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     voting_ends_at: datetime
     quorum: Amount
     spending: SpendingBody | None = None
+    voting_token: str | None = None
 
 
 class NewVote(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A user's one vote. `weight` is in the voting token's smallest unit; the caller vouches for it."""
+    """A user's one vote. On a proposal with a voting token it weighs all that the user had of it when voting started,
+    or less, if `weight` says so; on others, the caller vouches for the weight (1).
+    """
 
     user_id: UUID
     choice: Choice
-    weight: PositiveAmount = 1
+    weight: PositiveAmount | None = None
 
 
 class ProposalQuery(PageQuery):
@@ -113,6 +118,7 @@ async def create_proposal(body: NewProposal, tx: Transaction, governance: Govern
         voting_ends_at=body.voting_ends_at,
         quorum=body.quorum,
         spending=None if body.spending is None else body.spending.meant(),
+        voting_token=body.voting_token,
     )
 
 
@@ -168,6 +174,7 @@ _PROPOSAL: dict[str, Any] = {
     "spend_recipient_id": None,
     "spend_amount": None,
     "spend_currency": None,
+    "voting_token": None,
     "created_at": "2025-11-25T00:00:00Z",
     "updated_at": "2025-11-25T00:00:00Z",
     "version": 1,

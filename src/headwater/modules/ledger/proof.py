@@ -23,7 +23,7 @@ from headwater.kernel.transaction import transaction
 CHECKS = Queries.load(__package__, "proof.sql")
 
 _TABLES = ("rows", "zero_sum", "limits", "holds", "reversals", "answers")
-_ORDER = (*_TABLES, "chains", "seals", "seal_again", "digest")
+_ORDER = ("cluster", *_TABLES, "chains", "seals", "seal_again", "digest")
 
 Tell = Callable[[str], None]
 
@@ -96,7 +96,7 @@ async def verify(
     started = perf_counter()
     counts = await postgres.fetch_one(CHECKS["counts"])
     seals = await postgres.fetch(CHECKS["seals"])
-    faults = _seals(seals, digest)
+    faults = _renumbered(seals, counts.next_xid) + _seals(seals, digest)
     work = _work(seals, workers)
 
     async def worker() -> None:
@@ -133,6 +133,21 @@ def _work(seals: Sequence[Any], workers: int) -> Iterator[tuple[str, dict[str, A
         yield "seal_again", {"number": row.number}
     for name in _TABLES:
         yield name, {}
+
+
+def _renumbered(seals: Sequence[Any], next_xid: int) -> list[Fault]:
+    """A database from a dump begins to count its transactions anew: what it writes now falls into what is sealed."""
+    if not seals or seals[-1].xid_to <= next_xid:
+        return []
+    return [
+        Fault(
+            "cluster",
+            f"ledger.seals {seals[-1].number}",
+            f"transactions are sealed up to {seals[-1].xid_to}, and this cluster is at {next_xid}: it was restored from"
+            " a dump into a new cluster. What is written here falls into what is sealed, and nothing new can be sealed;"
+            " restore a physical backup instead",
+        )
+    ]
 
 
 def _seals(seals: Sequence[Any], digest: Digest | None) -> list[Fault]:

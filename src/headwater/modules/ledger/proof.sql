@@ -12,7 +12,8 @@ from ledger.seals as s order by s.number desc limit 1
 select (select count(*) from ledger.transfers) as transfers,
        (select count(*) from ledger.accounts) as accounts,
        (select count(*) from ledger.assets) as assets,
-       (select count(*) from ledger.holds) as holds
+       (select count(*) from ledger.holds) as holds,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next_xid
 
 -- name: rows
 -- Transfers that say what none can say: no amount, one account, halves of a side, accounts that are not there or of

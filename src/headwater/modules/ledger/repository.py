@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, select
+from sqlalchemy import Select, and_, select
 
 from headwater.kernel.errors import InvalidCursor, InvalidValue, MissingReference, NotFound, StateConflict
 from headwater.kernel.pages import Page
@@ -316,7 +316,8 @@ class LedgerRepository(Repository[Account]):
     async def expire_holds(self, tx: Runner, *, most: int = 1_000) -> int:
         """Release holds whose time is over, at most so many; returns how many.
 
-        An account that is about to spend releases its own by itself; this is for what is shown, and for statements.
+        An account that is about to spend releases its own by itself, and where a ticker leads the module's upkeep
+        releases all within a second or two; this is for who cannot wait.
         """
         if self._alone(tx):
             async with transaction(self.postgres) as own:
@@ -405,17 +406,23 @@ class LedgerRepository(Repository[Account]):
     async def _accounts(
         self, tx: Runner, owner_kind: str, owner_ids: Sequence[UUID], asset: str, purpose: str
     ) -> dict[UUID, Account]:
-        rows = await tx.fetch(
-            select(Account).where(
-                and_(
-                    Account.owner_kind == owner_kind,
-                    Account.owner_id.in_(owner_ids),
-                    Account.asset_id == select(Asset.id).where(Asset.code == asset).scalar_subquery(),
-                    Account.purpose == purpose,
-                )
-            )
-        )
+        rows = await tx.fetch(accounts_of(owner_kind, owner_ids, asset, purpose))
         return {row.owner_id: row for row in rows}
+
+
+def accounts_of(owner_kind: str, owner_ids: Sequence[UUID], asset: str, purpose: str) -> Select[Account]:
+    """The accounts of these owners, by their key.
+
+    `asset_id + 0`: before the first ANALYZE the index on the asset alone looks as good, and reads all its accounts.
+    """
+    return select(Account).where(
+        and_(
+            Account.owner_kind == owner_kind,
+            Account.owner_id.in_(owner_ids),
+            Account.asset_id + 0 == select(Asset.id).where(Asset.code == asset).scalar_subquery(),
+            Account.purpose == purpose,
+        )
+    )
 
 
 def _amount(value: int) -> int:

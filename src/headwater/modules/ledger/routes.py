@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Meta
 
 from headwater.kernel.amounts import PositiveAmount
-from headwater.kernel.errors import InvalidCursor, InvalidValue, NotFound, StateConflict
+from headwater.kernel.errors import InvalidCursor, InvalidValue, MissingReference, NotFound, StateConflict
 from headwater.kernel.pages import JsonPage, Page
 from headwater.kernel.routes import PageQuery, Route
+from headwater.kernel.transaction import Transaction
 from headwater.modules.ledger.commands import Hold, Move, PostHold, Receipt, Reverse, VoidHold
 from headwater.modules.ledger.models import Account, Asset, Transfer
 from headwater.modules.ledger.repository import AssetRepository, Entry, LedgerRepository
@@ -59,6 +60,15 @@ class NewTransfer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     metadata: dict[str, Any] | None = None
 
 
+class NewAccount(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Whose account, in what (the code of an asset), and for what. It cannot be overdrawn."""
+
+    owner_kind: Annotated[str, Meta(min_length=1, max_length=40)]
+    owner_id: UUID
+    asset: Annotated[str, Meta(min_length=1, max_length=100)]
+    purpose: Annotated[str, Meta(min_length=1, max_length=40)] = "main"
+
+
 class NewHold(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A reservation of one account for another, until it is posted, voided or expires."""
 
@@ -98,6 +108,10 @@ async def list_accounts(query: AccountQuery, ledger: LedgerRepository) -> JsonPa
     if query.owner_id is not None:
         where.append(Account.owner_id == query.owner_id)
     return await ledger.list_json(*where, order=(Account.id,), limit=query.limit, cursor=query.cursor)
+
+
+async def open_account(body: NewAccount, tx: Transaction, ledger: LedgerRepository) -> Account:
+    return await ledger.account(tx, body.owner_kind, body.owner_id, body.asset, purpose=body.purpose)
 
 
 async def get_account(account_id: AccountId, ledger: LedgerRepository) -> Account:
@@ -232,6 +246,20 @@ ROUTES: tuple[Route, ...] = (
         query_example={"owner_kind": "user", "limit": 20},
         answer_example={"items": [_ACCOUNT], "next": None},
         tag="ledger",
+    ),
+    Route(
+        method="POST",
+        path="/api/ledger/accounts",
+        handler=open_account,
+        summary="Open an account",
+        description="Without an overdraft. One that is there already is the answer.",
+        status=201,
+        scope="ledger:account:write",
+        raises=(MissingReference, InvalidValue),
+        body_example={"owner_kind": "user", "owner_id": _ACCOUNT["owner_id"], "asset": "USD"},
+        answer_example=_ACCOUNT,
+        tag="ledger",
+        location="/api/ledger/accounts/{id}",
     ),
     Route(
         method="GET",

@@ -139,11 +139,7 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
 
 
 class Trade(Keyed, Model, schema="trading"):
-    """A fill: a buy and a sell order met at a price. Never changed.
-
-    The matcher writes what it has looked up itself: no foreign key looks again. Of rows that others write, a trigger does
-    (`migrations/0003_plain_writes.sql`), and an order that was filled is not deleted.
-    """
+    """A fill: a buy and a sell order met at a price. Never changed."""
 
     __tablename__ = "trades"
     __tracked__ = Tracked("full", tags=("asset_id",))
@@ -156,9 +152,9 @@ class Trade(Keyed, Model, schema="trading"):
         Index("trades_sell_order_id_idx", "sell_order_id"),
     )
 
-    asset_id: Mapped[UUID]
-    buy_order_id: Mapped[UUID]
-    sell_order_id: Mapped[UUID]
+    asset_id: Mapped[UUID] = mapped_column(ForeignKey("blockchain.assets.id"))
+    buy_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id"))
+    sell_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id"))
     taker_side: Mapped[Side] = mapped_column(_side)
     price: Mapped[int] = mapped_column(WholeNumber())
     quantity: Mapped[int] = mapped_column(WholeNumber())
@@ -166,7 +162,7 @@ class Trade(Keyed, Model, schema="trading"):
 
 
 class Escrow(Keyed, Timestamped, Versioned, Model, schema="trading"):
-    """Money between a buyer and a seller, for a trade. Its references are kept as those of a trade are."""
+    """Money between a buyer and a seller. Only the ledger's settlement makes and moves these."""
 
     __tablename__ = "escrows"
     __tracked__ = Tracked("full", tags=("buyer_id", "seller_id"))
@@ -178,9 +174,9 @@ class Escrow(Keyed, Timestamped, Versioned, Model, schema="trading"):
         Index("escrows_seller_id_idx", "seller_id"),
     )
 
-    trade_id: Mapped[UUID | None] = mapped_column(unique=True)
-    buyer_id: Mapped[UUID]
-    seller_id: Mapped[UUID]
+    trade_id: Mapped[UUID | None] = mapped_column(ForeignKey("trading.trades.id"), unique=True)
+    buyer_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    seller_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     amount: Mapped[int] = mapped_column(WholeNumber())
     state: Mapped[EscrowState] = mapped_column(_escrow_state, server_default="held")
     settled_at: Mapped[datetime | None]

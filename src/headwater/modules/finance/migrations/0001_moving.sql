@@ -32,14 +32,14 @@ end
 $function$;
 
 -- next
--- The account from which yield in this currency is paid.
+-- The account from which yield in this currency is paid. `asset_id + 0`: see finance.holder.
 create function finance.yield_account(currency text) returns bigint
 language sql stable security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
 as $function$
-    select a.id from ledger.accounts a join ledger.assets s on s.id = a.asset_id
+    select a.id from ledger.accounts a
      where a.owner_kind = 'finance' and a.owner_id = '00000000-0000-0000-0000-000000000000'
-       and a.purpose = 'yield' and s.code = currency
+       and a.asset_id + 0 = (select s.id from ledger.assets s where s.code = currency) and a.purpose = 'yield'
 $function$;
 
 -- next

@@ -40,17 +40,18 @@ $function$;
 create aggregate ledger.chain(bytea) (sfunc = ledger.link, stype = bytea, initcond = '');
 
 -- next
--- How many transfers these transactions made, and the chain over all of them, a link for 4,096 transactions.
+-- How many transfers these transactions made, and the chain over all of them: a link for 4,096 transactions, in it the
+-- entries in the order of their ids. (`offset 0`: they are made before they are sorted, or whole rows would be.)
 create function ledger.sealed(
     in xid_from bigint, in xid_to bigint, out transfers bigint, out root bytea
 ) language sql stable parallel safe
 set search_path = pg_catalog, pg_temp set work_mem = '256MB' set enable_hashagg = off set jit = off
 as $function$
     select coalesce(sum(y.n), 0)::bigint, coalesce(ledger.chain(y.entries order by y.link), ''::bytea)
-      from (select t.xid >> 12 as link, count(*) as n,
-                   string_agg(ledger.entry(ledger.said(t)), ''::bytea order by t.xid, t.id) as entries
-              from ledger.transfers t where t.xid >= sealed.xid_from and t.xid < sealed.xid_to
-             group by t.xid >> 12) y
+      from (select e.link, count(*) as n, string_agg(e.entry, ''::bytea order by e.id) as entries
+              from (select t.xid >> 12 as link, t.id, ledger.entry(ledger.said(t)) as entry
+                      from ledger.transfers t where t.xid >= sealed.xid_from and t.xid < sealed.xid_to offset 0) e
+             group by e.link) y
 $function$;
 
 -- next
@@ -85,7 +86,12 @@ begin
     made.number := coalesce(last.number, 0) + 1;
     made.xid_from := coalesce(last.xid_to, 0);
     made.xid_to := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
-    if made.xid_to <= made.xid_from then
+    if made.xid_to < made.xid_from then
+        raise exception 'ledger.seal: the transactions of this database are numbered from %, and % are sealed already',
+                        made.xid_to, made.xid_from
+            using errcode = 'object_not_in_prerequisite_state',
+                  hint = 'It was restored from a dump into a new cluster. Restore a physical backup, which keeps the numbers.';
+    elsif made.xid_to = made.xid_from then
         return null;
     end if;
     select f.transfers, f.root into made.transfers, made.root from ledger.sealed(made.xid_from, made.xid_to) f;

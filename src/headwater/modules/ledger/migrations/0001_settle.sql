@@ -149,7 +149,8 @@ begin
                            min(f.credit) as credit, max(f.credit) as credit_too
                       from unnest(holds, kinds, debits, credits, amounts) f(hold, kind, debit, credit, amount)
                      where f.hold is not null group by f.hold) x
-             where t.transfer_id = x.hold and t.transfer_id = any (holds) and t.state = 'pending'
+             where t.transfer_id = x.hold and t.transfer_id = any (holds)
+               and t.state::text = 'pending'  -- the cast keeps the index of all pending holds out of it
                and x.debit = x.debit_too and t.debit_account_id = accounts[x.debit]
                and x.credit = x.credit_too and t.credit_account_id = accounts[x.credit]
                and (t.expires_at is null or t.expires_at > at)

@@ -70,6 +70,9 @@ def upgrade() -> None:
             quantity numeric(39, 0) not null,
             executed_at timestamptz default now() not null,
             constraint trades_pkey primary key (id),
+            constraint trades_asset_id_fkey foreign key (asset_id) references blockchain.assets (id),
+            constraint trades_buy_order_id_fkey foreign key (buy_order_id) references trading.orders (id),
+            constraint trades_sell_order_id_fkey foreign key (sell_order_id) references trading.orders (id),
             constraint trades_price_check check (price > 0),
             constraint trades_quantity_check check (quantity > 0),
             constraint trades_orders_check check (buy_order_id <> sell_order_id)
@@ -94,6 +97,9 @@ def upgrade() -> None:
             version bigint default 1 not null,
             constraint escrows_pkey primary key (id),
             constraint escrows_trade_id_key unique (trade_id),
+            constraint escrows_trade_id_fkey foreign key (trade_id) references trading.trades (id),
+            constraint escrows_buyer_id_fkey foreign key (buyer_id) references public.users (id),
+            constraint escrows_seller_id_fkey foreign key (seller_id) references public.users (id),
             constraint escrows_amount_check check (amount > 0),
             constraint escrows_parties_check check (buyer_id <> seller_id),
             constraint escrows_settled_at_check check ((state in ('released', 'refunded')) = (settled_at is not null))

@@ -48,7 +48,8 @@ $function$;
 -- Ids are counted up from one random id per batch: drawing each costs more than all that is said about it.
 --
 -- The settings of the function pin the plans: a generic plan that read the whole book and sorted it for each order cost
--- a factor of twenty, once autoanalyze had seen an empty table.
+-- a factor of twenty, once autoanalyze had seen an empty table. What is looked up row by row is LATERAL with an OFFSET;
+-- what is joined by hash is bounded by `= any (array)` on an index.
 --
 -- actions: place (a new order), enter (an order that somebody has inserted into trading.orders), cancel.
 -- outcomes: open, partially_filled, filled, cancelled (on demand, or because an order met one of its own user);
@@ -73,6 +74,8 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set enable_nestloop = off
+set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $function$
 #variable_conflict use_column
@@ -223,8 +226,9 @@ begin
                    bool_or(m.asset_id is not null and (cash.id is null or token.id is null))
               into pays, receives, lacking
               from unnest(given_users, given_assets, given_sides) with ordinality c (user_id, asset_id, side, n)
-              left join trading.markets m on m.asset_id = c.asset_id
               left join lateral (  -- OFFSET keeps it a look into the index, row by row
+                  select * from trading.markets m where m.asset_id = c.asset_id offset 0) m on true
+              left join lateral (
                   select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
                      and a.asset_id + 0 = m.money_id and a.purpose = 'main' offset 0) cash on true
               left join lateral (
@@ -234,8 +238,8 @@ begin
             insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
             select distinct a.asset_id, 'user', u.id, 'main', 0
               from unnest(given_users, given_assets) c (user_id, asset_id)
-              join public.users u on u.id = c.user_id
-              join trading.markets m on m.asset_id = c.asset_id
+              cross join lateral (select u.id from public.users u where u.id = c.user_id offset 0) u
+              cross join lateral (select * from trading.markets m where m.asset_id = c.asset_id offset 0) m
               cross join lateral (values (m.money_id), (m.token_id)) a (asset_id)
              order by 3, 1
             on conflict (owner_kind, owner_id, asset_id, purpose) do nothing;
@@ -581,7 +585,8 @@ begin
         if fills > 0 then
             update trading.resting r set remaining = n.remaining
               from unnest(e_order, e_left, e_was) n (order_id, remaining, was)
-             where r.order_id = n.order_id and n.remaining > 0 and n.remaining < n.was;
+             where r.order_id = n.order_id and n.remaining > 0 and n.remaining < n.was
+               and r.order_id = any (e_order);  -- bounds every plan, as below
         end if;
         if placed > 0 then
             insert into trading.resting (order_id, asset_id, side, rank, number, user_id, remaining, hold_id, pays, receives)
@@ -615,7 +620,7 @@ begin
                   from (select u.id, coalesce(u.filled, 0) as filled, u.cancelled
                           from unnest(e_order, e_command, e_filled, e_cancelled) u (id, command, filled, cancelled)
                          where (u.command is null or actions[u.command] = 'enter') and (u.filled > 0 or u.cancelled)) n
-                 where o.id = n.id
+                 where o.id = n.id and o.id = any (e_order)
                 returning o.id, to_jsonb(new.*) as after, to_jsonb(old.*) as before
             )
             insert into headwater.change ("table", op, key, new, old, context)

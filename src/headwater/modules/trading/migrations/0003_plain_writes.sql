@@ -49,10 +49,6 @@ begin
     if current_setting('headwater.matching', true) = 'yes' then
         return null;
     end if;
-    select b.id into wrong from before b where not exists (select from written w where w.id = b.id) limit 1;
-    if found then
-        raise exception 'trading.orders: the order % keeps its id', wrong using errcode = 'object_not_in_prerequisite_state';
-    end if;
     select w.id into wrong from written w
       join before b on b.id = w.id
       left join trading.resting r on r.order_id = w.id
@@ -75,17 +71,7 @@ create function trading.orders_deleted() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-    traded uuid;
 begin
-    select b.id into traded from before b
-     where exists (select from trading.trades t where t.buy_order_id = b.id)
-        or exists (select from trading.trades t where t.sell_order_id = b.id) limit 1;
-    if found then
-        raise exception 'trading.orders: the order % was filled, and trades refer to it', traded
-            using errcode = 'foreign_key_violation', schema = 'trading', table = 'trades',
-                  constraint = 'trades_order_fkey', hint = 'Cancel what is left of it.';
-    end if;
     perform trading.forget((select array_agg(b.id) from before b));
     return null;
 end
@@ -137,41 +123,3 @@ for each statement execute function trading.orders_updated();
 -- next
 create trigger orders_deleted after delete on trading.orders referencing old table as before
 for each statement execute function trading.orders_deleted();
-
--- next
--- What a foreign key would say of trades and escrows that somebody else than the matcher writes.
-create function trading.refer() returns trigger
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-    missing text;
-begin
-    if tg_table_name = 'trades' then
-        missing := case
-            when not exists (select from blockchain.assets a where a.id = new.asset_id) then 'asset_id'
-            when not exists (select from trading.orders o where o.id = new.buy_order_id) then 'buy_order_id'
-            when not exists (select from trading.orders o where o.id = new.sell_order_id) then 'sell_order_id' end;
-    else
-        missing := case
-            when new.trade_id is not null and not exists (select from trading.trades t where t.id = new.trade_id)
-                then 'trade_id'
-            when not exists (select from public.users u where u.id = new.buyer_id) then 'buyer_id'
-            when not exists (select from public.users u where u.id = new.seller_id) then 'seller_id' end;
-    end if;
-    if missing is not null then
-        raise exception 'trading.%: % refers to nothing', tg_table_name, missing
-            using errcode = 'foreign_key_violation', schema = 'trading', table = tg_table_name,
-                  constraint = tg_table_name || '_' || missing || '_fkey';
-    end if;
-    return new;
-end
-$function$;
-
--- next
-create trigger trades_refer before insert or update of asset_id, buy_order_id, sell_order_id on trading.trades
-for each row when (current_setting('headwater.matching', true) is distinct from 'yes') execute function trading.refer();
-
--- next
-create trigger escrows_refer before insert or update of trade_id, buyer_id, seller_id on trading.escrows
-for each row when (current_setting('headwater.matching', true) is distinct from 'yes') execute function trading.refer();
