@@ -40,10 +40,10 @@ _PAUSE_SECONDS = 0.001
 _RETRY_SECONDS = 0.2
 _KEYS_MAX = 500
 _BOUND_SECONDS = 0.1
-_GUARD_RENEWED_SECONDS = 0.05
+_GUARD_RENEWED_SECONDS = 0.1
 _LOOK_MS, _LOOK_IDLE_MS = 0.5, 2.5
 """How long PostgreSQL pauses between two looks for something new; a relay that was idle for a while is less eager."""
-_EAGER_SECONDS = 2.0
+_EAGER_SECONDS = 1.0
 
 _IDENTITY = """SELECT (pg_control_system()).system_identifier::text || ':' || (SELECT oid FROM pg_database
 WHERE datname = current_database())::text,
