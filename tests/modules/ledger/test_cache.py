@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+from tests.kernel.caching import trusted
+
 from headwater.followers.invalidation import relaying
 from headwater.kernel.lifecycle import Headwater
 from headwater.kernel.settings import Settings
 from headwater.kernel.written import CHANGES_MAX
 from headwater.modules.ledger.repository import LedgerRepository, Move
 from headwater.systems.everything import EVERYTHING
-
-
-async def _believed(process: Headwater) -> None:
-    cache = process.postgres.cache
-    assert cache is not None
-    async with asyncio.timeout(10):
-        while cache.good_until <= asyncio.get_running_loop().time():  # noqa: ASYNC110  # the relay makes it so
-            await asyncio.sleep(0.005)
 
 
 async def test_a_large_batch_is_seen_by_every_process_when_it_returns_and_it_returns(settings: Settings) -> None:
@@ -32,8 +26,7 @@ async def test_a_large_batch_is_seen_by_every_process_when_it_returns_and_it_ret
         issuance = await ledger.account(writer.postgres, "system", None, "USD", purpose="issuance", credit_limit=None)
         people = await ledger.accounts(writer.postgres, "user", [uuid4() for _ in range(CHANGES_MAX + 200)], "USD")
         keys = [one.id for one in people.values()]
-        for process in (writer, reader):
-            await _believed(process)
+        await trusted(writer, reader)
         cache = reader.postgres.cache
         assert cache is not None
         for round_ in (1, 2):
@@ -47,5 +40,5 @@ async def test_a_large_batch_is_seen_by_every_process_when_it_returns_and_it_ret
             for key in keys[:20] + keys[-20:]:
                 assert (await seen.get(key)).balance == round_
             assert (await seen.get(issuance.id)).balance == -round_ * len(keys)
-            await _believed(reader)
+            await trusted(reader)
         assert cache.figures["account"].hits > 0
