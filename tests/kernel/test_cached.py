@@ -147,6 +147,11 @@ class Reports:
         await asyncio.sleep(0.05)
         return {which: self.made}
 
+    @cached("pair", tags=lambda which, scale: (Tag(User),), ttl_seconds=60)
+    async def pair(self, which: str, *, scale: int = 1, tx: Any = None) -> dict[str, int]:
+        self.made += 1
+        return {which: scale}
+
     @cached("wide", tags=lambda: (), ttl_seconds=60)
     async def wide(self) -> list[int]:
         return [2**100]
@@ -158,6 +163,19 @@ async def test_many_who_ask_at_once_cost_one_load_and_arguments_tell_results_apa
     assert await reports.report("b:c") == {"b:c": 2}
     assert await reports.report("b") == {"b": 3}
     assert await reports.report("a", tx=hw.autocommit) == {"a": 4}
+
+
+async def test_a_call_is_told_by_its_parameters_however_they_are_passed(hw: Headwater) -> None:
+    reports = Reports(hw)
+    await reports.pair("a")
+    for again in (reports.pair("a", scale=1), reports.pair(which="a"), reports.pair(scale=1, which="a", tx=None)):
+        assert await again == {"a": 1}
+    assert await reports.pair("a", scale=2) == {"a": 2}
+    assert (reports.made, figures(hw, "pair").hits) == (2, 3)
+    wrong: Any = reports.pair
+    for arguments, named in (((), {}), (("a",), {"which": "b"}), (("a",), {"other": 1}), (("a", 1), {})):
+        with pytest.raises(TypeError):
+            await wrong(*arguments, **named)
 
 
 async def test_what_cannot_be_written_down_is_made_each_time(hw: Headwater) -> None:

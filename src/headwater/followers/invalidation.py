@@ -165,8 +165,9 @@ class Invalidation:
         while True:
             if self._wire.run_id != run_id:
                 raise _CursorMovedError
-            wait = max(0.0, renewed_at + _GUARD_RENEWED_SECONDS - monotonic())
-            pause = _LOOK_MS if monotonic() - busy_at < _EAGER_SECONDS else _LOOK_IDLE_MS
+            asked_at = monotonic()
+            wait = max(0.0, renewed_at + _GUARD_RENEWED_SECONDS - asked_at)
+            pause = _LOOK_MS if asked_at - busy_at < _EAGER_SECONDS else _LOOK_IDLE_MS
             rows = await changes_since.fetch(cursor.snapshot, cursor.floor, int(wait * 1000), pause)
             self.figures.polls += 1
             snapshot, last = rows[0][0], rows[0][1] or 0

@@ -154,19 +154,15 @@ def _binder(function: Callable[..., Any]) -> Callable[[Any, Sequence[Any], Mappi
     """
     signature = inspect.signature(function)
     told = [parameter for parameter in list(signature.parameters.values())[1:] if parameter.name != "tx"]
-    plain = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in told)
-    names = [parameter.name for parameter in told]
+    by_place = [parameter.name for parameter in told if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    plain = all(parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) for parameter in told)
     empty = {parameter.name: parameter.default for parameter in told}
 
     def bind(owner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if plain and len(args) <= len(names):
-            given = {**empty, **dict(zip(names, args, strict=False)), **kwargs}
+        if plain and len(args) <= len(by_place) and kwargs.keys().isdisjoint(by_place[: len(args)]):
+            given = {**empty, **dict(zip(by_place, args, strict=False)), **kwargs}
             given.pop("tx", None)
-            if (
-                len(given) == len(names)
-                and inspect.Parameter.empty not in given.values()
-                and (kwargs.keys().isdisjoint(names[: len(args)]))
-            ):
+            if len(given) == len(told) and inspect.Parameter.empty not in given.values():
                 return given
         bound = signature.bind(owner, *args, **kwargs)
         bound.apply_defaults()

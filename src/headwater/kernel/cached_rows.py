@@ -211,6 +211,10 @@ class Entity(Kind):
         payload = self._nearby(key)
         if payload is None:
             return await self._reads.ask(key, absent, as_json)
+        return self.given(key, payload, absent, as_json)
+
+    def given(self, key: Any, payload: bytes, absent: Absent | None = None, as_json: bool = False) -> Any:
+        """What a reader gets of the encoded row; nothing is no row."""
         if payload:
             return self.decode_json(payload) if as_json else self.decode(payload)
         if absent is not None:
@@ -222,7 +226,10 @@ class Entity(Kind):
         nearby = [self._nearby(key) for key in keys]
         asked = [self._reads.ask(key) for key, payload in zip(keys, nearby, strict=True) if payload is None]
         arrived = iter(await asyncio.gather(*asked))
-        return [next(arrived) if payload is None else self.decode(payload) if payload else None for payload in nearby]
+        return [
+            next(arrived) if payload is None else self.given(key, payload)
+            for key, payload in zip(keys, nearby, strict=True)
+        ]
 
     def _nearby(self, key: Any) -> bytes | None:
         """The encoded row from the near cache; nothing for no row; None when it is not there."""

@@ -53,12 +53,8 @@ class GatheredReads:
         return answer
 
     async def read(self, key: Any, absent: Absent | None = None, as_json: bool = False) -> Any:
-        """`ask`, and wait: the same lines once more, with one call less."""
-        answer = self._promise()
-        if not self._asked:
-            self._loop.call_soon(self._depart)
-        self._asked.append((answer, key, absent, as_json))
-        return await answer
+        """`ask`, and wait."""
+        return await self.ask(key, absent, as_json)
 
     def _depart(self) -> None:
         asked, self._asked = self._asked, []
@@ -197,15 +193,10 @@ class Departure:
 def settle(
     answer: asyncio.Future[Any], entity: Entity, key: Any, payload: bytes, absent: Absent | None, as_json: bool
 ) -> None:
-    """Give a reader what an entry holds; nothing is no row."""
+    """Give a reader what an entry holds, or the error that it makes."""
     try:
-        if payload:
-            answer.set_result(entity.decode_json(payload) if as_json else entity.decode(payload))
-        elif absent is not None:
-            answer.set_exception(absent(key))
-        else:
-            answer.set_result(None)
-    except (msgspec.MsgspecError, ValueError) as error:
+        answer.set_result(entity.given(key, payload, absent, as_json))
+    except Exception as error:
         answer.set_exception(error)
 
 
