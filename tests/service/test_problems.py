@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import httpx
@@ -77,7 +78,7 @@ async def test_errors_of_the_database_are_told_by_what_they_mean(seller: httpx.A
     taken = await seller.post("/v1/shop/products", json={"sku": "HD-20", "name": "x", "price": "1"})
     assert taken.status_code == 409
     assert taken.json()["type"] == "/problems/already-exists"
-    missing = await seller.post("/v1/shop/notes", json={"part_id": str(product.id)[:-1] + "0", "said": "x"})
+    missing = await seller.post("/v1/shop/notes", json={"part_id": str(uuid.uuid4()), "said": "x"})
     assert missing.status_code == 409
     assert missing.json()["type"] == "/problems/missing-reference"
     await seller.post("/v1/shop/notes", json={"part_id": str(product.id), "said": "x"})
