@@ -59,7 +59,7 @@ class Poster:
             groups, accounts = self._board(min(BATCH_MAX, max(FAIR_PART_MIN, fair)), self._busy)
             if not groups:
                 if last is not None:  # nobody can go beside it: then with it
-                    groups, accounts = self._board(BATCH_MAX - _size(last[0]), self._busy - last[1])
+                    groups, accounts = self._board(BATCH_MAX - _size(last[0]), self._busy - last[1], joining=True)
                     last[0].extend(groups)
                     last[1].update(accounts)
                     self._busy |= accounts
@@ -72,15 +72,18 @@ class Poster:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _board(self, most: int, busy: set[int]) -> tuple[list[_Group], set[int]]:
-        """Who departs now, and with which accounts: at most so many commands, none whose account is busy."""
+    def _board(self, most: int, busy: set[int], *, joining: bool = False) -> tuple[list[_Group], set[int]]:
+        """Who departs now, and with which accounts: at most so many commands, none whose account is busy.
+
+        A chain that is longer travels alone, unless it would join others.
+        """
         waiting = self._waiting
         groups: list[_Group] = []
         accounts: set[int] = set()
         size = 0
         behind: list[_Group] = []
         held_back: set[int] = set()
-        while waiting and (not groups or size + len(waiting[0][0]) <= most):
+        while waiting and (size + len(waiting[0][0]) <= most or not (groups or joining)):
             group = waiting.popleft()
             if group[1].done():  # its caller has given up before it departed
                 continue
