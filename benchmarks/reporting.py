@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 BENCHMARKS = (
     "read_by_key", "list_rows", "insert_rows", "upsert_rows", "update_row", "capture", "change_stream", "cache_reads",
-    "cache_writes", "coherence_peers", "ledger", "matching", "http", "startup",
+    "cache_writes", "coherence_peers", "ledger", "matching", "distribution", "http", "startup",
 )  # fmt: skip
 """In the order in which RESULTS.md shows them."""
 _PACKAGES = (

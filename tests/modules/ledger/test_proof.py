@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from headwater.kernel.errors import InvalidValue, StateConflict
 from headwater.kernel.lifecycle import Headwater
+from headwater.modules.ledger import proof
 from headwater.modules.ledger.proof import Digest, newest_digest, read_digest, seal, verify
 from headwater.modules.ledger.repository import LedgerRepository, Move, Receipt
 
@@ -86,11 +87,29 @@ _TAMPERED = {
     "one account twice": (
         "update ledger.transfers set credit_account_id = debit_account_id where id = $1", "moved", "rows",
     ),
+    "an account that is not there": (
+        "update ledger.transfers set credit_account_id = 1000000 where id = $1", "moved", "rows",
+    ),
+    "an account of a hold that is not there": (
+        "update ledger.transfers set credit_account_id = 0 where id = $1", "held", "rows",
+    ),
+    "an account of another asset": (
+        "with asset as (insert into ledger.assets (code, scale) values ('EUR', 2) returning id),"
+        " account as (insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose)"
+        " select id, 'user', uuidv7(), 'main' from asset returning id)"
+        " update ledger.transfers set credit_account_id = (select id from account) where id = $1", "moved", "rows",
+    ),
+    "half of a side": ("update ledger.transfers set credit_balance_after = null where id = $1", "last", "rows"),
+    "an amount of nothing": ("update ledger.transfers set amount = 0 where id = $1", "last", "rows"),
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("glanced_at_max", [proof._GLANCED_AT_MAX, 0], ids=["", "many accounts"])
 @pytest.mark.parametrize("what", _TAMPERED)
-async def test_a_changed_row_is_found_and_named(books: Books, what: str) -> None:
+async def test_a_changed_row_is_found_and_named(
+    books: Books, monkeypatch: pytest.MonkeyPatch, what: str, glanced_at_max: int
+) -> None:
+    monkeypatch.setattr(proof, "_GLANCED_AT_MAX", glanced_at_max)
     statement, whose, check = _TAMPERED[what]
     key = getattr(books, whose).id
     assert await books.owner.execute(statement, key) in ("UPDATE 1", "DELETE 1")

@@ -142,7 +142,7 @@ class MoneyTransaction(Keyed, Model, schema="finance"):
         ),
     )
 
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", info=_NO_USER))
+    user_id: Mapped[UUID]
     counterparty_id: Mapped[UUID | None]
     type: Mapped[TransactionType] = mapped_column(_type)
     direction: Mapped[Direction] = mapped_column(_direction)

@@ -266,9 +266,9 @@ class FinanceRepository(Repository[MoneyTransaction]):
     ) -> Distribution:
         """Divide an amount among all holders by their shares, to the last minor unit. Once for each id.
 
-        The same call again returns the same distribution. A hundred thousand holders are some 25 s: inside a
-        transaction it may take `DISTRIBUTION_SECONDS_MAX`, whatever the bound of other statements. Raises StateConflict
-        when nobody has shares, or when the id belongs to another distribution.
+        The same call again returns the same distribution. How long many holders take, `benchmarks/RESULTS.md` tells:
+        inside a transaction it may take `DISTRIBUTION_SECONDS_MAX`, whatever the bound of other statements. Raises
+        StateConflict when nobody has shares, or when the id belongs to another distribution.
         """
         if type(amount) is not int or not 1 <= amount <= AMOUNT_MAX:
             raise _not_an_amount(amount)

@@ -55,7 +55,8 @@ create table finance.distributions (
 create index distributions_created_at_id_idx on finance.distributions (created_at, id);
 
 -- next
--- No foreign keys of currency and counterparty (both stand in a holder, who has them), of the transfer (a trigger compares
+-- No foreign keys of user, counterparty and currency (they stand in a holder, who has them, and whom a trigger makes or
+-- looks for before a row is written), of the transfer (a trigger compares
 -- more than a key could) and of the distribution (only one function writes it): a distribution would pay for each with
 -- every row.
 create table finance.transactions (
@@ -78,7 +79,6 @@ create table finance.transactions (
     created_at timestamptz default now() not null,
     ended_at timestamptz,
     constraint transactions_pkey primary key (id),
-    constraint transactions_user_id_fkey foreign key (user_id) references public.users (id),
     constraint transactions_amount_check check (
         amount > 0 or amount = 0 and shares > 0 and type in ('deposit', 'withdraw')
     ),
@@ -160,3 +160,35 @@ select headwater.track('finance.distributions', 'full');
 
 -- next
 select headwater.track('finance.transactions', 'full', '{user_id}');
+
+-- next
+-- New rows are told to the stream set by set: a distribution writes as many as there are holders. The trigger that looks
+-- at each row tells the rest.
+create function finance.tell_inserts() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    said jsonb := headwater.said();
+begin
+    insert into headwater.change ("table", op, key, new, context)
+    select 'finance.transactions', 'i', jsonb_build_object('id', n.id), to_jsonb(n.*), said from inserted n;
+    return null;
+end
+$function$;
+
+-- next
+drop trigger headwater_change on finance.transactions;
+
+-- next
+create trigger headwater_change after update or delete on finance.transactions
+    for each row execute function headwater."capture finance.transactions"();
+
+-- next
+alter table finance.transactions enable always trigger headwater_change;
+
+-- next
+create trigger headwater_change_of_inserts after insert on finance.transactions
+    referencing new table as inserted for each statement execute function finance.tell_inserts();
+
+-- next
+alter table finance.transactions enable always trigger headwater_change_of_inserts;

@@ -48,6 +48,11 @@ create trigger finance_history_truncate before truncate on finance.transactions
     for each statement execute function finance.refuse_change();
 
 -- next
+-- Who holds the savings stands for the user in every transaction: while there are some, the user cannot go.
+create trigger finance_history before delete on finance.holders
+    for each row execute function finance.refuse_change();
+
+-- next
 -- In whose name: what the transaction says of itself, or else who is logged in.
 create function finance.actor() returns text language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -71,9 +76,21 @@ create function finance.entry_hash(
 return sha256(record_send(row(user_id, number, transaction_id, at, actor, action, before, after, previous)));
 
 -- next
+-- An entry of a trail stands only for a transfer that is the transaction's own.
+create function finance.not_its_own(transaction_id uuid) returns jsonb language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    raise exception 'finance.transactions: % names a transfer of the ledger that is not its own', transaction_id
+        using errcode = 'invalid_parameter_value', hint = 'Leave transfer_id out; the transfer is made here.';
+end
+$function$;
+
+-- next
 -- Entries for these steps of transactions; `befores` is null where they are new. A completed one must name the very
 -- transfer of the ledger that it tells of, which also gives the balance before and after it.
--- Several steps of one user in one call make several turns, since each needs the hash of the one before.
+-- Several steps of one user in one call make several turns, since each needs the hash of the one before; where every user
+-- has one step, nothing is sorted.
 -- Settings: the plans are pinned to look-ups by key; the planner does not know how long the arrays are.
 create function finance.remember(
     action text, ids uuid[], users uuid[], currencies text[], directions finance.direction[], amounts numeric[],
@@ -87,13 +104,17 @@ declare
     who text := finance.actor();
     now timestamptz := clock_timestamp();
     turns bigint := 1;
-    this_turn bigint;
+    turn_of bigint[];
     wrote bigint;
     told bigint := 0;
-    wrong uuid;
 begin
     if cardinality(users) > 1 then
         select max(n) into turns from (select count(*) as n from unnest(users) u(id) group by u.id) each_user;
+    end if;
+    if turns > 1 then
+        select array_agg(x.turn order by x.at) into turn_of
+          from (select u.at, row_number() over (partition by u.id order by u.at) as turn
+                  from unnest(users) with ordinality u(id, at)) x;
     end if;
     for this_turn in 1 .. turns loop
         insert into finance.transaction_history
@@ -101,25 +122,31 @@ begin
                finance.entry_hash(e.user_id, e.number, e.id, now, who, action, e.before, e.after, e.previous)
           from (
               select x.user_id, x.id, coalesce(l.number, 0) + 1 as number, coalesce(l.hash, '') as previous,
-                     case when m.balance is null then x.before
-                          else coalesce(x.before, '{}') || jsonb_build_object('balance', m.balance - m.change) end as before,
-                     case when m.balance is null then x.after
-                          else x.after || jsonb_build_object('balance', m.balance) end as after
-                from (
-                    select u.*, row_number() over (partition by u.user_id order by u.at) as turn
-                      from unnest(ids, users, currencies, directions, amounts, transfers, befores, afters) with ordinality
-                           u(id, user_id, currency, direction, amount, transfer_id, before, after, at)
-                ) x
+                     case when x.amount > 0 and t.id is not null
+                          then coalesce(x.before, '{}') || jsonb_build_object('balance', m.balance - m.change)
+                          else x.before end as before,
+                     case when x.transfer_id is not null
+                               and (t.state = 'posted' and t.amount = case when x.amount > 0 then x.amount else x.shares end
+                                    and case when x.direction = 'in' then t.credit_account_id else t.debit_account_id end
+                                        = case when x.amount > 0 then h.savings_account_id else h.shares_account_id end
+                                   ) is not true
+                          then finance.not_its_own(x.id)
+                          when x.amount > 0 and t.id is not null
+                          then x.after || jsonb_build_object('balance', m.balance)
+                          else x.after end as after
+                from unnest(ids, users, currencies, directions, amounts, shares, transfers, befores, afters, turn_of)
+                     x(id, user_id, currency, direction, amount, shares, transfer_id, before, after, turn)
                 left join lateral (
-                    select t.number, t.hash from finance.transaction_history t
-                     where t.user_id = x.user_id order by t.number desc limit 1
+                    select y.number, y.hash from finance.transaction_history y
+                     where y.user_id = x.user_id order by y.number desc limit 1
                 ) l on true
-                left join lateral (
+                left join ledger.transfers t on t.id = x.transfer_id
+                left join finance.holders h on h.user_id = x.user_id and h.currency = x.currency
+                cross join lateral (
                     select case x.direction when 'in' then t.credit_balance_after else t.debit_balance_after end as balance,
                            case x.direction when 'in' then t.amount else - t.amount end as change
-                      from ledger.transfers t where t.id = x.transfer_id and x.amount > 0
-                ) m on true
-               where x.turn = this_turn
+                ) m
+               where turns = 1 or x.turn = this_turn
               offset 0
           ) e
             on conflict on constraint transaction_history_pkey do nothing;
@@ -128,20 +155,6 @@ begin
     end loop;
     if told <> cardinality(ids) then
         raise exception 'finance: the trail of a user has grown meanwhile' using errcode = 'serialization_failure';
-    end if;
-    select u.id into wrong
-      from unnest(ids, users, currencies, directions, amounts, shares, transfers)
-           u(id, user_id, currency, direction, amount, shares, transfer_id)
-      left join finance.holders h on h.user_id = u.user_id and h.currency = u.currency
-      left join ledger.transfers t on t.id = u.transfer_id
-     where u.transfer_id is not null
-       and (t.state = 'posted' and t.amount = case when u.amount > 0 then u.amount else u.shares end
-            and case when u.direction = 'in' then t.credit_account_id else t.debit_account_id end
-                = case when u.amount > 0 then h.savings_account_id else h.shares_account_id end) is not true
-     limit 1;
-    if found then
-        raise exception 'finance.transactions: % names a transfer of the ledger that is not its own', wrong
-            using errcode = 'invalid_parameter_value', hint = 'Leave transfer_id out; the transfer is made here.';
     end if;
 end
 $function$;

@@ -6,12 +6,13 @@
 -- transaction, so whoever is killed in the middle has paid nobody, and running it again pays everybody.
 -- Locks: one distribution of a currency at a time, then the account that pays and every account that is paid, in the
 -- order of ids, by the ledger. Shares are those of one moment.
--- Settings: each call is planned for the tables as they are now; that costs nothing beside what it does.
+-- Settings: each call is planned for the tables as they are now; that costs nothing beside what it does. What is sorted
+-- and gathered here, and in the triggers and functions that it calls, stays in memory for some 100,000 holders.
 create function finance.distribute_yield(
     of_id uuid, of_currency text, of_amount numeric, of_reference text
 ) returns finance.distributions
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set work_mem = '64MB'
 as $function$
 declare
     made finance.distributions;
@@ -88,7 +89,8 @@ begin
                                       distribution_id, reference, ended_at)
     select x.id, x.user_id, 'yield', 'in', of_currency, x.amount, 'completed', x.id, of_id, of_reference,
            clock_timestamp()
-      from unnest(ids, users, parts) x(id, user_id, amount);
+      from unnest(ids, users, parts) x(id, user_id, amount)
+     order by x.user_id;  -- the indexes and the trails are by user: what is neighboured is written together
     return made;
 end
 $function$;
