@@ -57,6 +57,6 @@ def upgrade() -> None:
     # The book is read from `resting`. Without this index a fill changes nothing that is indexed, and finds room beside.
     op.execute("drop index trading.orders_book_idx")
     op.execute("alter table trading.orders set (fillfactor = 80)")
-    for name in ("0003_matching.sql", "0003_plain_writes.sql"):
+    for name in ("0003_matching.sql", "0003_one.sql", "0003_plain_writes.sql"):
         for block in Path(__file__).with_name(name).read_text(encoding="utf-8").split("\n-- next\n"):
             op.get_bind().execute(text(block.replace(":", "\\:")))
