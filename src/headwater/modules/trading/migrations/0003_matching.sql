@@ -31,6 +31,23 @@ end
 $function$;
 
 -- next
+-- What is wrong with the price and the quantity of an order, as the constraints of trading.orders call it. The matcher asks
+-- before it decides; whole numbers are meant by all three.
+create function trading.refuse_order(price numeric, quantity numeric) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    rule text := case when price < 1 or price <> trunc(price) then 'orders_price_check'
+                      when quantity < 1 or quantity <> trunc(quantity) then 'orders_quantity_check'
+                      else 'orders_value_check' end;
+begin
+    raise exception 'trading.orders: an order of % for % each violates check constraint "%"', quantity, price, rule
+        using errcode = 'check_violation', schema = 'trading', table = 'orders', constraint = rule;
+end
+$function$;
+
+-- next
 -- The matcher: price-time priority in the database, with settlement in the ledger. One call runs a batch of commands
 -- and returns the outcome of each, in their order, with its order as it stands then.
 --
@@ -71,6 +88,7 @@ create function trading.run(
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set headwater.matching = 'yes'
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -180,6 +198,13 @@ declare
 begin
     if commands = 0 then
         return;
+    end if;
+    if places or enters then
+        perform trading.refuse_order(c.price, c.quantity)
+           from unnest(given_prices, given_quantities) c (price, quantity)
+          where c.price < 1 or c.price <> trunc(c.price) or c.quantity < 1 or c.quantity <> trunc(c.quantity)
+             or c.price * c.quantity >= 1e38
+          limit 1;
     end if;
     fresh := uuidv7()::text;
     counter := ('x' || right(fresh, 12))::bit(48)::bigint & 70368744177663;  -- room above: it does not run over
@@ -575,7 +600,6 @@ begin
     end if;
     if placed > 0 or changed then
         said := headwater.said();
-        perform set_config('headwater.matching', 'yes', true);
         if taken then
             delete from trading.resting r
              where r.order_id = any (array(
@@ -647,7 +671,6 @@ begin
             insert into headwater.change ("table", op, key, new, context)
             select 'trading.escrows', 'i', jsonb_build_object('id', t.id), to_jsonb(t.*), said from told t;
         end if;
-        perform set_config('headwater.matching', '', true);
         -- The ledger cannot refuse what was decided under its locks; if it does, it raises, and nothing of this happened.
         if moves > 0 then
             perform ledger.settle(locked.accounts, move_ids, move_kinds, move_debits, move_credits, move_amounts, move_holds);

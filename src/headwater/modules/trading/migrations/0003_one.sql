@@ -46,6 +46,10 @@ declare
     move_amounts numeric[];
     move_holds uuid[];
 begin
+    if given_price < 1 or given_price <> trunc(given_price) or given_quantity < 1
+       or given_quantity <> trunc(given_quantity) or given_price * given_quantity >= 1e38 then
+        perform trading.refuse_order(given_price, given_quantity);
+    end if;
     -- 1. The market, and the accounts; what the order pays goes into `own` escrow, what it gets comes from the `other`.
     update trading.markets m set batches = m.batches + 1 where m.asset_id = given_asset
     returning case when buying then m.money_escrow else m.token_escrow end as own,
