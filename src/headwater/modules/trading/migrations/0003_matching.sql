@@ -113,6 +113,8 @@ declare
     money_escrows bigint[];         -- the accounts of its escrow, and whether it settles at once
     token_escrows bigint[];
     at_once boolean[];
+    money_ids integer[];            -- and what it trades, as the ledger calls it
+    token_ids integer[];
     market_of integer[];            -- per command that places: the place of its market in these
     market_at integer;
     pays bigint[];                  -- per command that places: the account its order is paid from,
@@ -226,15 +228,16 @@ begin
     for attempt in 1 .. 2 loop
         if cardinality(involved) = 1 then
             update trading.markets m set batches = m.batches + 1 where m.asset_id = involved[1]
-            returning array[m.asset_id], array[m.money_escrow], array[m.token_escrow], array[m.settlement = 'immediate']
-            into markets, money_escrows, token_escrows, at_once;
+            returning array[m.asset_id], array[m.money_escrow], array[m.token_escrow], array[m.settlement = 'immediate'],
+                      array[m.money_id], array[m.token_id]
+            into markets, money_escrows, token_escrows, at_once, money_ids, token_ids;
         elsif attempt = 1 and (select count(*) from trading.markets m where m.asset_id = any (involved))
                               < cardinality(involved) then
             select array_agg(m.asset_id) into markets from trading.markets m where m.asset_id = any (involved);
         else
             select array_agg(m.asset_id), array_agg(m.money_escrow), array_agg(m.token_escrow),
-                   array_agg(m.settlement = 'immediate')
-              into markets, money_escrows, token_escrows, at_once
+                   array_agg(m.settlement = 'immediate'), array_agg(m.money_id), array_agg(m.token_id)
+              into markets, money_escrows, token_escrows, at_once, money_ids, token_ids
               from (select * from trading.markets m where m.asset_id = any (involved)
                      order by m.asset_id for no key update) m;
             update trading.markets m set batches = m.batches + 1 where m.asset_id = any (markets);
@@ -246,19 +249,17 @@ begin
     -- 2. The accounts of those who place orders; who has none yet gets them.
     if places or enters then
         for attempt in 1 .. 2 loop
-            select array_agg(case c.side when 'buy' then cash.id else token.id end order by c.n),
-                   array_agg(case c.side when 'buy' then token.id else cash.id end order by c.n),
-                   bool_or(m.asset_id is not null and (cash.id is null or token.id is null))
+            select array_agg(case c.side when 'buy' then own.money else own.token end order by c.n),
+                   array_agg(case c.side when 'buy' then own.token else own.money end order by c.n),
+                   bool_or(m.at is not null and (own.money is null or own.token is null))
               into pays, receives, lacking
               from unnest(given_users, given_assets, given_sides) with ordinality c (user_id, asset_id, side, n)
-              left join lateral (  -- OFFSET keeps it a look into the index, row by row
-                  select * from trading.markets m where m.asset_id = c.asset_id offset 0) m on true
-              left join lateral (
-                  select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
-                     and a.asset_id + 0 = m.money_id and a.purpose = 'main' offset 0) cash on true
-              left join lateral (
-                  select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
-                     and a.asset_id + 0 = m.token_id and a.purpose = 'main' offset 0) token on true;
+             cross join lateral (select array_position(markets, c.asset_id) as at offset 0) m
+             cross join lateral (  -- a look into the index, row by row: a user has few accounts
+                  select max(a.id) filter (where a.asset_id = money_ids[m.at]) as money,
+                         max(a.id) filter (where a.asset_id = token_ids[m.at]) as token
+                    from ledger.accounts a
+                   where a.owner_kind = 'user' and a.owner_id = c.user_id and a.purpose = 'main' offset 0) own;
             exit when attempt = 2 or not lacking;
             insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
             select distinct a.asset_id, 'user', u.id, 'main', 0

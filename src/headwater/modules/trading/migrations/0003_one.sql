@@ -20,6 +20,8 @@ declare
     limit_rank numeric := case when buying then given_price else - given_price end;
     remaining numeric := given_quantity;
     market record;
+    pays bigint;
+    receives bigint;
     maker trading.resting;
     fill numeric;
     makers trading.resting[];      -- those it meets, and how much of each
@@ -54,12 +56,14 @@ begin
     update trading.markets m set batches = m.batches + 1 where m.asset_id = given_asset
     returning case when buying then m.money_escrow else m.token_escrow end as own,
               case when buying then m.token_escrow else m.money_escrow end as other,
-              (select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = given_user
-                  and a.asset_id + 0 = case when buying then m.money_id else m.token_id end and a.purpose = 'main') as pays,
-              (select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = given_user
-                  and a.asset_id + 0 = case when buying then m.token_id else m.money_id end and a.purpose = 'main') as receives,
-              m.settlement = 'immediate' as at_once
+              m.settlement = 'immediate' as at_once,
+              (select array[max(a.id) filter (where a.asset_id = case when buying then m.money_id else m.token_id end),
+                            max(a.id) filter (where a.asset_id = case when buying then m.token_id else m.money_id end)]
+                 from ledger.accounts a
+                where a.owner_kind = 'user' and a.owner_id = given_user and a.purpose = 'main') as accounts
          into market;
+    pays := market.accounts[1];
+    receives := market.accounts[2];
 
     -- 2. Whom it meets: the best price first, then who came first.
     for maker in
@@ -80,16 +84,16 @@ begin
     end loop;
     if fills is not null then
         select array_agg(a.id) as accounts, bool_or(
-                   a.id = market.pays and a.closed_at is null
+                   a.id = pays and a.closed_at is null
                    and (a.credit_limit is null or a.balance - a.held + a.credit_limit
                         >= case when buying then given_price * given_quantity else given_quantity end)) as possible
           into locked
           from (select * from ledger.accounts a
-                 where a.id = any (touched || array[market.pays, market.receives, market.own, market.other])
+                 where a.id = any (touched || array[pays, receives, market.own, market.other])
                  order by a.id for no key update) a;
         alone := alone and locked.possible;
     end if;
-    if not alone or market.pays is null or market.receives is null then
+    if not alone or pays is null or receives is null then
         select r.outcome, row(r.id, r.user_id, r.asset_id, r.side, r.price, r.quantity, r.filled_quantity, r.status,
                               r.cancelled_at, r.created_at, r.updated_at, r.version)::trading.orders as made
           into answer
@@ -103,7 +107,7 @@ begin
     -- 3. It meets nobody, and rests.
     if fills is null then
         hold := uuidv7();
-        if not ledger.reserve(hold, market.pays, market.own,
+        if not ledger.reserve(hold, pays, market.own,
                               case when buying then given_price * given_quantity else given_quantity end) then
             outcome := 'insufficient_funds';
             return;
@@ -112,7 +116,7 @@ begin
         values (given_user, given_asset, given_side, given_price, given_quantity) returning * into made;
         insert into trading.resting (order_id, asset_id, side, rank, number, user_id, remaining, hold_id, pays, receives)
         values (made.id, given_asset, given_side, - limit_rank, nextval('trading.order_number'), given_user, given_quantity,
-                hold, market.pays, market.receives);
+                hold, pays, receives);
         insert into headwater.change ("table", op, key, new, context)
         values ('trading.orders', 'i', jsonb_build_object('id', made.id), to_jsonb(made),
                 case when current_setting('headwater.context', true) <> '' then headwater.said() end);
@@ -126,8 +130,8 @@ begin
     legs := case when market.at_once then 4 else 2 end;
     own_at := width_bucket(market.own, locked.accounts);
     other_at := width_bucket(market.other, locked.accounts);
-    pays_at := width_bucket(market.pays, locked.accounts);
-    receives_at := width_bucket(market.receives, locked.accounts);
+    pays_at := width_bucket(pays, locked.accounts);
+    receives_at := width_bucket(receives, locked.accounts);
     for n in 1 .. cardinality(fills) loop
         maker := makers[n];
         trades[n] := uuidv7();
@@ -167,7 +171,7 @@ begin
     if remaining > 0 then
         insert into trading.resting (order_id, asset_id, side, rank, number, user_id, remaining, hold_id, pays, receives)
         values (made.id, given_asset, given_side, - limit_rank, nextval('trading.order_number'), given_user, remaining,
-                hold, market.pays, market.receives);
+                hold, pays, receives);
     end if;
     with f as (
         select f.order_id, f.user_id, abs(f.rank) as price, f.fill, f.trade, f.escrow
