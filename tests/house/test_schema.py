@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import asyncpg
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, MetaData, create_engine
@@ -62,6 +63,8 @@ def _engine(database: str) -> Engine:
     )
 
 
+# SQLAlchemy cannot read a CHECK that is NOT ENFORCED, and says so; those are compared below.
+@pytest.mark.filterwarnings("ignore:Could not parse CHECK constraint text")
 def test_alembic_finds_no_difference_between_models_and_migrated_database(database: str) -> None:
     metadata = _ours()
     schemas = {table.schema for table in metadata.tables.values()}

@@ -182,7 +182,9 @@ class Escrow(Keyed, Timestamped, Versioned, Model, schema="trading"):
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount", info=_KEPT),
         CheckConstraint("buyer_id <> seller_id", name="parties", info=_KEPT),
-        CheckConstraint("(state in ('released', 'refunded')) = (settled_at is not null)", name="settled_at", info=_KEPT),
+        CheckConstraint(
+            "(state in ('released', 'refunded')) = (settled_at is not null)", name="settled_at", info=_KEPT
+        ),
         Index("escrows_buyer_id_idx", "buyer_id"),
         Index("escrows_seller_id_idx", "seller_id"),
     )

@@ -46,7 +46,8 @@ def upgrade() -> None:
                     else filled_quantity < quantity
                 end
             ) not enforced,
-            constraint orders_cancelled_at_check check ((status = 'cancelled') = (cancelled_at is not null)) not enforced
+            constraint orders_cancelled_at_check check ((status = 'cancelled') = (cancelled_at is not null))
+                not enforced
         )
         """
     )
@@ -73,7 +74,8 @@ def upgrade() -> None:
             constraint trades_pkey primary key (id),
             constraint trades_asset_id_fkey foreign key (asset_id) references blockchain.assets (id) not enforced,
             constraint trades_buy_order_id_fkey foreign key (buy_order_id) references trading.orders (id) not enforced,
-            constraint trades_sell_order_id_fkey foreign key (sell_order_id) references trading.orders (id) not enforced,
+            constraint trades_sell_order_id_fkey foreign key (sell_order_id) references trading.orders (id)
+                not enforced,
             constraint trades_price_check check (price > 0) not enforced,
             constraint trades_quantity_check check (quantity > 0) not enforced,
             constraint trades_orders_check check (buy_order_id <> sell_order_id) not enforced
@@ -103,7 +105,8 @@ def upgrade() -> None:
             constraint escrows_seller_id_fkey foreign key (seller_id) references public.users (id) not enforced,
             constraint escrows_amount_check check (amount > 0) not enforced,
             constraint escrows_parties_check check (buyer_id <> seller_id) not enforced,
-            constraint escrows_settled_at_check check ((state in ('released', 'refunded')) = (settled_at is not null)) not enforced
+            constraint escrows_settled_at_check check ((state in ('released', 'refunded')) = (settled_at is not null))
+                not enforced
         )
         """
     )
