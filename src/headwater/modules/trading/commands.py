@@ -97,6 +97,23 @@ def columns_of(commands: Sequence[Place | Cancel]) -> dict[str, list[Any]]:
     }
 
 
+def call_of(commands: Sequence[Place | Cancel]) -> tuple[str, dict[str, Any]]:
+    """The named query that runs these commands, and its arguments: one alone has a shorter way. Raises InvalidValue."""
+    if len(commands) > 1:
+        return "run", columns_of(commands)
+    [command] = commands
+    if isinstance(command, Cancel):
+        return "cancel", {"order_id": command.order_id, "version": command.version}
+    _check(command)
+    return "place", {
+        "user_id": command.user_id,
+        "asset_id": command.asset_id,
+        "side": command.side.value,
+        "price": command.price,
+        "quantity": command.quantity,
+    }
+
+
 def _check(place: Place) -> None:
     for field in ("price", "quantity"):
         value = getattr(place, field)

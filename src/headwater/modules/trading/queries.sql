@@ -7,6 +7,22 @@ from trading.run(
     :given_sides::trading.order_side[], :given_prices::numeric[], :given_quantities::numeric[]
 )
 
+-- name: place
+-- One order by itself. One row, as those of `run`.
+select p.outcome, (p.made).id, (p.made).user_id, (p.made).asset_id, (p.made).side, (p.made).price, (p.made).quantity,
+       (p.made).filled_quantity, (p.made).status, (p.made).cancelled_at, (p.made).created_at, (p.made).updated_at,
+       (p.made).version
+from trading.place(
+    :user_id::uuid, :asset_id::uuid, :side::trading.order_side, :price::numeric, :quantity::numeric
+) as p
+
+-- name: cancel
+-- One cancel by itself. One row, as those of `run`.
+select c.outcome, (c.made).id, (c.made).user_id, (c.made).asset_id, (c.made).side, (c.made).price, (c.made).quantity,
+       (c.made).filled_quantity, (c.made).status, (c.made).cancelled_at, (c.made).created_at, (c.made).updated_at,
+       (c.made).version
+from trading.cancel(:order_id::uuid, :version::bigint) as c
+
 -- name: open_market
 -- Open the market of an asset if it is not; an unknown asset opens nothing.
 select trading.open_market(:asset_id::uuid, :currency::text, :settlement::trading.settlement)

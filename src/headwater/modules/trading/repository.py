@@ -21,7 +21,7 @@ from headwater.kernel.repository import Repository
 from headwater.kernel.rows import shape
 from headwater.kernel.transaction import Transaction, run
 from headwater.modules.blockchain.models import Asset
-from headwater.modules.trading.commands import Answer, Cancel, Outcome, Place, columns_of
+from headwater.modules.trading.commands import Answer, Cancel, Outcome, Place, call_of
 from headwater.modules.trading.desk import Desk
 from headwater.modules.trading.models import Order, OrderStatus, Side, Trade
 
@@ -117,7 +117,8 @@ class TradingRepository(Repository[Order]):
         tx.require_block("run()")
         if not commands:
             return []
-        return await tx.fetch(QUERIES["run"], into=Outcome, **columns_of(commands))
+        name, arguments = call_of(commands)
+        return await tx.fetch(QUERIES[name], into=Outcome, **arguments)
 
     async def submit(self, command: Place | Cancel) -> Outcome:
         """Run one command, committed when this returns. Concurrent callers travel together, in the order they came.
@@ -125,7 +126,7 @@ class TradingRepository(Repository[Order]):
         Raises InvalidValue for a malformed price or quantity, Unreachable when the connection broke: the command may
         then have been committed or not.
         """
-        columns_of([command])
+        call_of([command])
         desk = self.postgres.loaders.get(Desk)
         if desk is None:
             desk = self.postgres.loaders[Desk] = Desk(self._run_alone)

@@ -14,6 +14,6 @@ depends_on = ("kernel_0002",)
 
 
 def upgrade() -> None:
-    for name in ("tables", "transfer", "post", "settle", "history", "proof"):
+    for name in ("tables", "transfer", "post", "settle", "reserve", "history", "proof"):
         for block in Path(__file__).with_name(f"0001_{name}.sql").read_text(encoding="utf-8").split("\n-- next\n"):
             op.get_bind().execute(text(block.replace(":", "\\:")))
