@@ -30,6 +30,7 @@ from headwater.kernel.cached_rows import LEASE_MS, UNREACHABLE, Entity, Figures,
 from headwater.kernel.errors import HeadwaterError, ProgrammingError, Unreachable
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
+from headwater.kernel.single_flight import SingleFlight
 from headwater.kernel.snapshots import Floors, fulfilled
 from headwater.kernel.wire import ReplyError, Script, Wire
 from headwater.kernel.written import Written, columns_that_tell
@@ -86,9 +87,9 @@ class Cache:
         self._guard: tuple[bytes, float] = (b"", 0.0)  # as it was read last, and when it first read so
         self._bypass_until = 0.0
         self._flights: dict[tuple[bytes, bytes], asyncio.Future[Loaded]] = {}
-        self._next: dict[bytes, asyncio.Task[Loaded]] = {}
-        self._under_way: dict[bytes, asyncio.Task[Loaded]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.past = SingleFlight(self.spawn)
+        """Loads past the cache: without Valkey nobody else keeps a herd away."""
         self._tokens = os.urandom(5).hex()
         self._token = 0
 
@@ -279,29 +280,9 @@ class Cache:
         except UNREACHABLE:
             pass
         kind.figures.bypasses += 1
-        loaded = await self.past(name, load)
+        loaded = await self.past.load(name, load)
         self.floors.lift(name, loaded.snapshot)
         return loaded.value
-
-    async def past(self, name: bytes, load: Callable[[], Awaitable[Loaded]]) -> Loaded:
-        """Load past the cache, one load of a name at a time: without Valkey nobody else keeps a herd away.
-
-        Who asks during a load shares the one that begins after it, as it may not know what was written since it began.
-        """
-        task = self._next.get(name)
-        if task is None:
-            task = self._next[name] = self.spawn(self._load_next(name, load))
-        return await asyncio.shield(task)
-
-    async def _load_next(self, name: bytes, load: Callable[[], Awaitable[Loaded]]) -> Loaded:
-        before = self._under_way.get(name)
-        if before is not None:
-            await asyncio.wait([before])
-        self._under_way[name] = self._next.pop(name)
-        try:
-            return await load()
-        finally:
-            del self._under_way[name]
 
     async def _lead(
         self, kind: Kind, name: bytes, prefix: bytes, token: bytes, load: Callable[[], Awaitable[Loaded]]

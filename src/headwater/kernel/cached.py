@@ -240,7 +240,7 @@ class _Results(Kind):
 
     async def _direct(self, name: bytes, load: Callable[[], Awaitable[Loaded]]) -> Any:
         self.figures.bypasses += 1
-        return (await self.cache.past(name, load)).value
+        return (await self.cache.past.load(name, load)).value
 
     def _encode(self, value: Any) -> bytes | None:
         """`[result, its JSON, version]`: the one to be decoded, the other sent as it is where it is asked for."""
