@@ -13,9 +13,10 @@ from headwater.modules.blockchain.models import Asset, ChainUser
 from headwater.modules.identity.models import User
 from headwater.modules.ledger.proof import verify
 from headwater.modules.ledger.repository import LedgerRepository, Move
-from headwater.modules.trading.commands import Cancel, Outcome, Place
+from headwater.modules.trading.commands import Cancel, Outcome, Place, columns_of
 from headwater.modules.trading.markets import MarketRepository, token_of
 from headwater.modules.trading.models import Order, Settlement, Side, Trade
+from headwater.modules.trading.repository import QUERIES as TRADING_QUERIES
 from headwater.modules.trading.repository import TradingRepository
 
 BOOKS: Queries = Queries.parse(
@@ -111,6 +112,60 @@ where b.best_bid >= a.best_ask
 """
 )
 
+TRACES: Queries = Queries.parse(
+    """
+-- name: orders
+-- The orders as they stand, people and parts by their numbers.
+select array_position(:people::uuid[], o.user_id), array_position(:parts::uuid[], o.asset_id), o.side::text, o.price,
+       o.quantity, o.filled_quantity, o.status::text, o.cancelled_at is null, o.version
+from trading.orders o where o.asset_id = any (:parts::uuid[]) order by o.created_at, o.id
+
+-- name: book
+-- What rests, and what it holds.
+select array_position(:people::uuid[], r.user_id), array_position(:parts::uuid[], r.asset_id), r.side::text, r.rank,
+       r.remaining, h.remaining, h.state::text
+from trading.resting r join ledger.holds h on h.transfer_id = r.hold_id
+where r.asset_id = any (:parts::uuid[]) order by r.number
+
+-- name: trades
+-- The trades and their escrows.
+select array_position(:parts::uuid[], t.asset_id), array_position(:people::uuid[], b.user_id),
+       array_position(:people::uuid[], s.user_id), t.taker_side::text, t.price, t.quantity, e.amount, e.state::text,
+       e.settled_at is null, array_position(:people::uuid[], e.buyer_id), array_position(:people::uuid[], e.seller_id)
+from trading.trades t
+join trading.orders b on b.id = t.buy_order_id
+join trading.orders s on s.id = t.sell_order_id
+join trading.escrows e on e.trade_id = t.id
+where t.asset_id = any (:parts::uuid[]) order by t.id
+
+-- name: transfers
+-- What moved, was held and let go, account by account, in the order of the versions of each.
+with owned as (
+    select a.id, concat_ws(' ', array_position(:people::uuid[], a.owner_id), array_position(:parts::uuid[], a.owner_id),
+                           a.purpose, coalesce((select p.n::text from unnest(:parts::uuid[]) with ordinality p (id, n)
+                                                 where s.code = 'asset:' || p.id), s.code)) as name
+    from ledger.accounts a join ledger.assets s on s.id = a.asset_id
+    where a.owner_id = any (:people::uuid[] || :parts::uuid[])
+)
+select d.name, t.debit_version, c.name, t.credit_version, t.state::text, t.amount, t.debit_balance_after,
+       t.credit_balance_after, t.released, t.pending_id is null,
+       exists (select from trading.trades x where x.id = t.id), exists (select from trading.escrows x where x.id = t.id)
+from ledger.transfers t
+join owned d on d.id = t.debit_account_id
+join owned c on c.id = t.credit_account_id
+order by d.name, t.debit_version
+
+-- name: changes
+-- What the stream was told of the orders, of the trades and escrows, and of the transfers of these people.
+select c."table", c.op::text, c.new ->> 'version', c.new ->> 'status', c.old ->> 'version', c.old ->> 'status',
+       c.new ->> 'price', c.new ->> 'quantity', c.new ->> 'amount', c.new ->> 'state', c.context::text
+from headwater.change c
+where (c.new ->> 'asset_id')::uuid = any (:parts::uuid[]) or (c.new ->> 'buyer_id')::uuid = any (:people::uuid[])
+   or (c.new ->> 'debit_account_id')::bigint in (select id from ledger.accounts where owner_id = any (:people::uuid[]))
+order by c."table", c.xid, c.new ->> 'price', c.new ->> 'amount', c.new ->> 'quantity', c.new ->> 'version'
+"""
+)
+
 
 class Marketplace:
     """People, parts, and the verbs of trading, each call in a transaction of its own."""
@@ -174,6 +229,13 @@ class Marketplace:
     async def run(self, *commands: Place | Cancel) -> list[Outcome]:
         return await self.headwater.run(lambda tx: self.trading.run(tx, commands))
 
+    async def run_as_batch(self, *commands: Place | Cancel) -> list[Outcome]:
+        """What `run` does, one command through the door of batches too."""
+        outcomes: list[Outcome] = await self.headwater.run(
+            lambda tx: tx.fetch(TRADING_QUERIES["run"], into=Outcome, **columns_of(commands))
+        )
+        return outcomes
+
     async def place(
         self, user: int, side: Side = Side.BUY, price: int = 100, quantity: int = 10, *, part: int = 0
     ) -> Order:
@@ -202,6 +264,17 @@ class Marketplace:
         return list(
             await self.headwater.postgres.fetch(select(Trade).where(Trade.asset_id.in_(self.parts)).order_by(Trade.id))
         )
+
+    async def traces(self) -> dict[str, list[tuple[object, ...]]]:
+        """All that commands left here, without ids and times: what two marketplaces can be compared by."""
+        found = {}
+        async with self.headwater.postgres.connection() as connection:
+            for name, query in TRACES.items():
+                assert isinstance(query, NamedQuery)
+                values = {"people": self.people, "parts": self.parts}
+                arguments = query.arguments({key: values[key] for key in query.parameters})
+                found[name] = [tuple(row) for row in await connection.fetch(query.sql, *arguments)]
+        return found
 
     async def prove(self) -> None:
         """The audit, and the ledger's own proof: versions, balances, holds and chains recomputed from its history."""

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -18,7 +18,8 @@ from tests.modules.trading.marketplace import Marketplace
 
 from headwater.kernel.errors import DeadlockDetected
 from headwater.kernel.lifecycle import Headwater
-from headwater.modules.trading.commands import Answer, Cancel, Place, columns_of
+from headwater.kernel.queries import NamedQuery
+from headwater.modules.trading.commands import Answer, Cancel, Outcome, Place, call_of
 from headwater.modules.trading.models import OrderStatus, Settlement, Side
 from headwater.modules.trading.repository import QUERIES
 
@@ -39,7 +40,8 @@ _amounts = st.lists(st.integers(0, 60) | st.just(1_000), min_size=PEOPLE, max_si
 @settings(max_examples=35, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     commands=_commands,
-    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=30),
+    sizes=st.lists(st.just(1) | st.integers(1, 12), min_size=1, max_size=30),
+    as_batch=st.booleans(),
     money=_amounts,
     tokens=_amounts,
     at_once=st.booleans(),
@@ -48,6 +50,7 @@ async def test_any_commands_in_any_batches_trade_as_the_reference_does(
     marketplace: Marketplace,
     commands: list[reference.Place | reference.Cancel],
     sizes: list[int],
+    as_batch: bool,
     money: list[int],
     tokens: list[int],
     at_once: bool,
@@ -74,7 +77,8 @@ async def test_any_commands_in_any_batches_trade_as_the_reference_does(
         ]
         numbers = range(exchange.commands, exchange.commands + len(batch))
         expected = [exchange.run(command) for command in batch]
-        outcomes = await here.run(*(_translated(here, ids, command) for command in batch))
+        run = here.run_as_batch if as_batch else here.run
+        outcomes = await run(*(_translated(here, ids, command) for command in batch)) if batch else []
         for number, command, outcome in zip(numbers, batch, outcomes, strict=True):
             if isinstance(command, reference.Place) and outcome.id is not None:
                 ids[number] = outcome.id
@@ -109,6 +113,53 @@ def _translated(here: Marketplace, ids: dict[int, UUID], command: reference.Plac
         price=command.price,
         quantity=command.quantity,
     )
+
+
+# -- one by one ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settlement", Settlement)
+async def test_one_command_by_itself_leaves_the_rows_that_a_batch_of_one_leaves(marketplace, settlement) -> None:
+    ways = []
+    for as_batch in (False, True):
+        here = await (await marketplace.found(4, 2)).fund(money=9_000, tokens=60)
+        await here.open(settlement)
+        chance = random.Random(17)
+        run = here.run_as_batch if as_batch else here.run
+        answers, resting = [], []
+        for _ in range(150):
+            command: Place | Cancel = _random_place(chance, here.people, here.parts)
+            if resting and chance.random() < 0.25:
+                command = Cancel(order_id=chance.choice(resting), version=chance.choice((None, 1, 2)))
+            [outcome] = await run(command)
+            answers.append((outcome.outcome, outcome.filled_quantity, outcome.status, outcome.version))
+            if isinstance(command, Place) and outcome.id is not None:
+                resting.append(outcome.id)
+        ways.append((answers, await here.traces()))
+        await here.prove()
+    (short, short_rows), (long, long_rows) = ways
+    assert short == long
+    assert {answer for answer, *_ in short} == set(Answer) - {Answer.NO_USER, Answer.NO_ASSET, Answer.NO_ORDER}
+    for name, rows in short_rows.items():
+        assert rows == long_rows[name], name
+        assert len(rows) > 10, name
+
+
+async def test_who_or_what_is_not_there_is_told_by_both_doors(marketplace) -> None:
+    here = await (await marketplace.found(2, 2)).fund()
+    nobody, somebody, part = uuid4(), here.people[0], here.parts[0]
+    for run in (here.run, here.run_as_batch):
+        for user, asset, answer in (
+            (nobody, part, Answer.NO_USER),
+            (somebody, nobody, Answer.NO_ASSET),
+            (somebody, here.parts[1], Answer.OPEN),  # the first order opens its market
+        ):
+            [outcome] = await run(Place(user_id=user, asset_id=asset, side=Side.BUY, price=1, quantity=1))
+            assert outcome.outcome is answer
+        assert [o.outcome for o in await run(Cancel(order_id=nobody))] == [Answer.NO_ORDER]
+        assert outcome.id is not None
+        assert [o.outcome for o in await run(Cancel(order_id=outcome.id))] == [Answer.CANCELLED]
+    await here.audit()
 
 
 # -- many at once ----------------------------------------------------------------------------------------------------
@@ -203,78 +254,145 @@ async def test_callers_with_a_stricter_isolation_run_again_and_stay_right(market
 # -- what the tests would find ---------------------------------------------------------------------------------------
 
 
-async def mutated(headwater: Headwater, good: str, bad: str) -> None:
-    """The matcher with one line of it changed."""
+async def mutated(headwater: Headwater, function: str, good: str, bad: str) -> None:
+    """A function of the matcher with one line of it changed."""
     async with headwater.postgres.connection() as connection:
-        text = await connection.fetchval("select pg_get_functiondef('trading.run'::regproc)")
+        text = await connection.fetchval("select pg_get_functiondef($1::text::regproc)", function)
         assert good in text
         await connection.execute(text.replace(good, bad))
 
 
-async def two_at_one_price(here: Marketplace) -> None:
-    first = await here.place(0, Side.SELL, price=100, quantity=5)
-    await here.place(1, Side.SELL, price=100, quantity=5)
-    await here.place(2, Side.BUY, price=100, quantity=5)
-    assert (await here.trading.get(first.id)).status is OrderStatus.FILLED
+Run = Callable[..., Awaitable[list[Outcome]]]
 
 
-async def the_better_price_first(here: Marketplace) -> None:
-    await here.place(0, Side.SELL, price=101, quantity=5)
-    better = await here.place(1, Side.SELL, price=100, quantity=5)
-    await here.place(2, Side.BUY, price=101, quantity=5)
-    assert (await here.trading.get(better.id)).status is OrderStatus.FILLED
+async def put(here: Marketplace, run: Run, user: int, side: Side, price: int, quantity: int = 5) -> Outcome:
+    place = Place(user_id=here.people[user], asset_id=here.parts[0], side=side, price=price, quantity=quantity)
+    [outcome] = await run(place)
+    return outcome
 
 
-async def reserved(here: Marketplace) -> None:
-    await here.place(0, Side.BUY, price=100, quantity=5)
+async def status_of(here: Marketplace, outcome: Outcome) -> OrderStatus:
+    assert outcome.id is not None
+    return (await here.trading.get(outcome.id)).status
+
+
+async def two_at_one_price(here: Marketplace, run: Run) -> None:
+    first = await put(here, run, 0, Side.SELL, 100)
+    await put(here, run, 1, Side.SELL, 100)
+    await put(here, run, 2, Side.BUY, 100)
+    assert await status_of(here, first) is OrderStatus.FILLED
+
+
+async def the_better_price_first(here: Marketplace, run: Run) -> None:
+    await put(here, run, 0, Side.SELL, 101)
+    better = await put(here, run, 1, Side.SELL, 100)
+    await put(here, run, 2, Side.BUY, 101)
+    assert await status_of(here, better) is OrderStatus.FILLED
+
+
+async def reserved(here: Marketplace, run: Run) -> None:
+    await put(here, run, 0, Side.BUY, 100)
     await here.audit()
 
 
-async def spent_once(here: Marketplace) -> None:
+async def spent_once(here: Marketplace, run: Run) -> None:
     places = [
         Place(user_id=here.people[0], asset_id=here.parts[0], side=Side.BUY, price=10**8, quantity=6) for _ in range(2)
     ]
-    outcomes = await here.run(*places)
+    outcomes = await run(*places) if run == here.run_as_batch else [(await run(place))[0] for place in places]
     assert [outcome.outcome for outcome in outcomes] == [Answer.OPEN, Answer.INSUFFICIENT_FUNDS]
 
 
-async def not_with_oneself(here: Marketplace) -> None:
-    await here.place(0, Side.SELL, price=100, quantity=5)
-    await here.place(0, Side.BUY, price=100, quantity=5)
+async def not_more_than_one_has(here: Marketplace, run: Run) -> None:
+    await put(here, run, 1, Side.SELL, 10**8, 11)
+    assert (await put(here, run, 0, Side.BUY, 10**8, 11)).outcome is Answer.INSUFFICIENT_FUNDS
+
+
+async def not_with_oneself(here: Marketplace, run: Run) -> None:
+    await put(here, run, 0, Side.SELL, 100)
+    await put(here, run, 0, Side.BUY, 100)
     assert await here.trades() == []
 
 
-async def never_deadlocked(here: Marketplace) -> None:
-    await here.open(Settlement.IMMEDIATE)
+async def used_up(here: Marketplace, run: Run) -> None:
+    await put(here, run, 0, Side.SELL, 100)
+    await put(here, run, 1, Side.BUY, 100, 3)
+    await here.audit()
+
+
+async def given_back(here: Marketplace, run: Run) -> None:
+    outcome = await put(here, run, 0, Side.BUY, 100)
+    assert outcome.id is not None
+    await run(Cancel(order_id=outcome.id))
+    await here.audit()
+
+
+async def as_it_was_seen(here: Marketplace, run: Run) -> None:
+    outcome = await put(here, run, 0, Side.BUY, 100)
+    assert outcome.id is not None
+    [answer] = await run(Cancel(order_id=outcome.id, version=7))
+    assert answer.outcome is Answer.OTHER_VERSION
+
+
+async def never_deadlocked(here: Marketplace, run: Run) -> None:
     raised = [error for error in await crosswise(here) if error is not None]
     assert all(isinstance(error, DeadlockDetected) for error in raised)
     assert raised == []
 
 
 _BOOK = "order by r.asset_id, r.side, r.rank, r.number"
-_MUTATIONS: dict[str, tuple[str, str, Callable[[Marketplace], Awaitable[None]]]] = {
-    "the later of two goes first": (_BOOK, _BOOK + " desc", two_at_one_price),
-    "the worse price goes first": (_BOOK, "order by r.rank desc, r.number", the_better_price_first),
-    "a reservation is dropped": ("if e_left[e] > 0 then", "if false then", reserved),
-    "what is reserved is not counted": ("spendable[pays_at] - need;", "spendable[pays_at];", spent_once),
-    "nobody looks who is who": ("if e_user[e] = given_users[i] then", "if false then", not_with_oneself),
+_Check = Callable[[Marketplace, Run], Awaitable[None]]
+_MUTATIONS: dict[str, tuple[str, str, str, _Check]] = {
+    "the later of two goes first": ("trading.run", _BOOK, _BOOK + " desc", two_at_one_price),
+    "the worse price goes first": (
+        "trading.run", _BOOK, "order by r.rank desc, r.number", the_better_price_first,
+    ),
+    "a reservation is dropped": ("trading.run", "if e_left[e] > 0 then", "if false then", reserved),
+    "what is reserved is not counted": (
+        "trading.run", "spendable[pays_at] - need;", "spendable[pays_at];", spent_once,
+    ),
+    "nobody looks who is who": ("trading.run", "if e_user[e] = given_users[i] then", "if false then", not_with_oneself),
     "accounts are locked in the order of arrival": (
+        "trading.run",
         "where a.id = any (touched) order by a.id for no key update",
         "where a.id = any (touched) order by array_position(touched, a.id) for no key update",
         never_deadlocked,
     ),
-}
+    "alone, the later of two goes first": ("trading.place", _BOOK, _BOOK + " desc", two_at_one_price),
+    "alone, the worse price goes first": (
+        "trading.place", _BOOK, "order by r.rank desc, r.number", the_better_price_first,
+    ),
+    "alone, a reservation is dropped": ("trading.place", "if not ledger.reserve(", "if null = (", reserved),
+    "alone, what is reserved is not counted": (
+        "ledger.reserve", "a.balance - a.held + a.credit_limit", "a.balance + a.credit_limit", spent_once,
+    ),
+    "alone, nobody looks what the taker has": (
+        "trading.place", "alone and locked.possible", "alone", not_more_than_one_has,
+    ),
+    "alone, nobody looks who is who": (
+        "trading.place", "alone := maker.user_id <> given_user;", "alone := true;", not_with_oneself,
+    ),
+    "alone, the last one is taken whole": ("trading.place", "if fill < maker.remaining then", "if false then", used_up),
+    "alone, what is cancelled stays held": ("trading.cancel", "perform ledger.release(", "perform (", given_back),
+    "alone, nobody looks at the version": ("trading.cancel", "o.version = wanted_version", "true", as_it_was_seen),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", _MUTATIONS)
 async def test_a_broken_matcher_is_found(marketplace, name) -> None:
     """Each of these checks passes with the matcher as it is, and fails with one line of it changed."""
-    good, bad, check = _MUTATIONS[name]
+    function, good, bad, check = _MUTATIONS[name]
     await marketplace.fund()
-    await check(await (await marketplace.found(3, 2)).fund())
-    await mutated(marketplace.headwater, good, bad)
+
+    async def checked() -> None:
+        here = await (await marketplace.found(3, 2)).fund()
+        await here.open(Settlement.IMMEDIATE)
+        await check(here, here.run_as_batch if function == "trading.run" else here.run)
+
+    await checked()
+    await mutated(marketplace.headwater, function, good, bad)
     with pytest.raises(Exception):  # noqa: B017  # an assertion of ours, or the database's own last line
-        await check(await (await marketplace.found(3, 2)).fund())
+        await checked()
 
 
 # -- plans -----------------------------------------------------------------------------------------------------------
@@ -295,13 +413,22 @@ class Explained:
         connection.add_log_listener(lambda _, message: self._told.append(message.message))
 
     async def plans(self, here: Marketplace, chance: random.Random) -> list[str]:
-        """The plans of one batch of orders that cross the book."""
+        """The plans of a batch of orders that cross the book, and of some alone: crossing, resting, cancelled."""
         self._told.clear()
         places = [_random_place(chance, here.people, here.parts[:1]) for _ in range(8)]
-        query = QUERIES["run"]
-        rows = await self._connection.fetch(query.sql, *query.arguments(columns_of(places)))
-        assert all(row["outcome"] in ("open", "partially_filled", "filled", "cancelled") for row in rows)
+        rows = await self._run(places)
+        for place in places:
+            rows += (alone := await self._run([place]))
+            if alone[0]["outcome"] in ("open", "partially_filled") and place is not places[-1]:
+                rows += await self._run([Cancel(order_id=alone[0]["id"])])
+        assert {row["outcome"] for row in rows} <= {"open", "partially_filled", "filled", "cancelled"}
         return [told for told in self._told if "Query Text" in told]
+
+    async def _run(self, commands: list[Place | Cancel]) -> list[Any]:
+        name, arguments = call_of(commands)
+        query = QUERIES[name]
+        assert isinstance(query, NamedQuery)
+        return list(await self._connection.fetch(query.sql, *query.arguments(arguments)))
 
     async def execute(self, sql: str, *args: Any) -> None:
         await self._connection.execute(sql, *args)

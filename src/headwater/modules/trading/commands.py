@@ -98,7 +98,7 @@ def columns_of(commands: Sequence[Place | Cancel]) -> dict[str, list[Any]]:
 
 
 def call_of(commands: Sequence[Place | Cancel]) -> tuple[str, dict[str, Any]]:
-    """The named query that runs these commands, and its arguments: one command has a shorter way. Raises InvalidValue."""
+    """The named query that runs these commands, and its arguments: one alone has a shorter way. Raises InvalidValue."""
     if len(commands) > 1:
         return "run", columns_of(commands)
     [command] = commands

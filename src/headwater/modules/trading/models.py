@@ -6,7 +6,7 @@ import enum
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, func
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from headwater.kernel.amounts import WholeNumber
@@ -50,6 +50,9 @@ _side = native_enum(Side, name="order_side", schema="trading")
 _order_status = native_enum(OrderStatus, name="order_status", schema="trading")
 _escrow_state = native_enum(EscrowState, name="escrow_state", schema="trading")
 _settlement = native_enum(Settlement, name="settlement", schema="trading")
+
+_KEPT = {"enforced": False}
+"""A rule that the matcher keeps by itself, and triggers against every other writer: migrations/0003_constraints.sql."""
 
 
 class OpenMarket(Model, schema="trading"):
@@ -100,25 +103,35 @@ class RestingOrder(Model, schema="trading"):
     receives: Mapped[int]
 
 
+class Latch(Model, schema="trading"):
+    """One row, in which whoever writes references past the matcher meets whoever removes what is referred to."""
+
+    __tablename__ = "latch"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    turns: Mapped[int] = mapped_column(server_default="0")
+
+
 class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
     """A wish to buy or sell a quantity of an asset at a price or better."""
 
     __tablename__ = "orders"
     __tracked__ = Tracked("full", tags=("asset_id", "user_id"))
     __table_args__ = (
-        CheckConstraint("price > 0", name="price"),
-        CheckConstraint("quantity > 0", name="quantity"),
-        CheckConstraint("filled_quantity between 0 and quantity", name="filled_quantity"),
+        CheckConstraint("price > 0", name="price", info=_KEPT),
+        CheckConstraint("quantity > 0", name="quantity", info=_KEPT),
+        CheckConstraint("filled_quantity between 0 and quantity", name="filled_quantity", info=_KEPT),
         # The ledger moves price * quantity when the order is filled: it must be an amount.
-        CheckConstraint("price * quantity < 1e38", name="value"),
+        CheckConstraint("price * quantity < 1e38", name="value", info=_KEPT),
         CheckConstraint(
             "case status when 'open' then filled_quantity = 0"
             " when 'partially_filled' then filled_quantity > 0 and filled_quantity < quantity"
             " when 'filled' then filled_quantity = quantity"
             " else filled_quantity < quantity end",
             name="status",
+            info=_KEPT,
         ),
-        CheckConstraint("(status = 'cancelled') = (cancelled_at is not null)", name="cancelled_at"),
+        CheckConstraint("(status = 'cancelled') = (cancelled_at is not null)", name="cancelled_at", info=_KEPT),
         Index("orders_user_id_created_at_id_idx", "user_id", "created_at", "id"),
         Index("orders_asset_id_created_at_id_idx", "asset_id", "created_at", "id"),
         Index("orders_created_at_id_idx", "created_at", "id"),
@@ -128,7 +141,7 @@ class Order(Keyed, Timestamped, Versioned, Model, schema="trading"):
         ForeignKey("users.id", info={"message": "trading.orders: there is no such user."})
     )
     asset_id: Mapped[UUID] = mapped_column(
-        ForeignKey("blockchain.assets.id", info={"message": "trading.orders: there is no such asset."})
+        ForeignKey("blockchain.assets.id", info=_KEPT | {"message": "trading.orders: there is no such asset."})
     )
     side: Mapped[Side] = mapped_column(_side)
     price: Mapped[int] = mapped_column(WholeNumber())
@@ -144,17 +157,17 @@ class Trade(Keyed, Model, schema="trading"):
     __tablename__ = "trades"
     __tracked__ = Tracked("full", tags=("asset_id",))
     __table_args__ = (
-        CheckConstraint("price > 0", name="price"),
-        CheckConstraint("quantity > 0", name="quantity"),
-        CheckConstraint("buy_order_id <> sell_order_id", name="orders"),
+        CheckConstraint("price > 0", name="price", info=_KEPT),
+        CheckConstraint("quantity > 0", name="quantity", info=_KEPT),
+        CheckConstraint("buy_order_id <> sell_order_id", name="orders", info=_KEPT),
         Index("trades_asset_id_executed_at_id_idx", "asset_id", "executed_at", "id"),
         Index("trades_buy_order_id_idx", "buy_order_id"),
         Index("trades_sell_order_id_idx", "sell_order_id"),
     )
 
-    asset_id: Mapped[UUID] = mapped_column(ForeignKey("blockchain.assets.id"))
-    buy_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id"))
-    sell_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id"))
+    asset_id: Mapped[UUID] = mapped_column(ForeignKey("blockchain.assets.id", info=_KEPT))
+    buy_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id", info=_KEPT))
+    sell_order_id: Mapped[UUID] = mapped_column(ForeignKey("trading.orders.id", info=_KEPT))
     taker_side: Mapped[Side] = mapped_column(_side)
     price: Mapped[int] = mapped_column(WholeNumber())
     quantity: Mapped[int] = mapped_column(WholeNumber())
@@ -167,16 +180,18 @@ class Escrow(Keyed, Timestamped, Versioned, Model, schema="trading"):
     __tablename__ = "escrows"
     __tracked__ = Tracked("full", tags=("buyer_id", "seller_id"))
     __table_args__ = (
-        CheckConstraint("amount > 0", name="amount"),
-        CheckConstraint("buyer_id <> seller_id", name="parties"),
-        CheckConstraint("(state in ('released', 'refunded')) = (settled_at is not null)", name="settled_at"),
+        CheckConstraint("amount > 0", name="amount", info=_KEPT),
+        CheckConstraint("buyer_id <> seller_id", name="parties", info=_KEPT),
+        CheckConstraint(
+            "(state in ('released', 'refunded')) = (settled_at is not null)", name="settled_at", info=_KEPT
+        ),
         Index("escrows_buyer_id_idx", "buyer_id"),
         Index("escrows_seller_id_idx", "seller_id"),
     )
 
-    trade_id: Mapped[UUID | None] = mapped_column(ForeignKey("trading.trades.id"), unique=True)
-    buyer_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
-    seller_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    trade_id: Mapped[UUID | None] = mapped_column(ForeignKey("trading.trades.id", info=_KEPT), unique=True)
+    buyer_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", info=_KEPT))
+    seller_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", info=_KEPT))
     amount: Mapped[int] = mapped_column(WholeNumber())
     state: Mapped[EscrowState] = mapped_column(_escrow_state, server_default="held")
     settled_at: Mapped[datetime | None]

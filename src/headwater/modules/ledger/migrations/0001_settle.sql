@@ -27,15 +27,15 @@ declare
     a_head bytea[];
     a_closed boolean[];
     a_before bigint[];
-    o_debit_version bigint[] := array_fill(null::bigint, array[n]);
-    o_credit_version bigint[] := o_debit_version;
-    o_debit_balance numeric[] := array_fill(null::numeric, array[n]);
-    o_credit_balance numeric[] := o_debit_balance;
-    o_checksum integer[] := array_fill(null::integer, array[n]);
+    o_debit_version bigint[];
+    o_credit_version bigint[] := array_fill(null::bigint, array[n]);
+    o_debit_balance numeric[];
+    o_credit_balance numeric[] := array_fill(null::numeric, array[n]);
+    o_checksum integer[];
     late timestamptz;
     at timestamptz;
     xid bigint := pg_current_xact_id()::text::bigint;
-    context jsonb := ledger.context();
+    context jsonb := case when current_setting('headwater.context', true) <> '' then ledger.context() end;
     posted text := 'posted';
     k smallint;
     d integer;
@@ -44,6 +44,7 @@ declare
     said bytea;
     held integer := 0;
     freed integer := 0;
+    freed_at integer;               -- which command, if it is one
     wrong boolean;
 begin
     select array_agg(x.asset_id), array_agg(x.credit_limit), array_agg(x.balance), array_agg(x.held),
@@ -74,6 +75,7 @@ begin
             wrong := a_held[d] < amount or k = 3 and (a_closed[d] or a_closed[c]);
             a_held[d] := a_held[d] - amount;
             freed := freed + 1;
+            freed_at := i;
         end if;
         a_version[d] := a_version[d] + 1;
         o_debit_version[i] := a_version[d];
@@ -138,7 +140,20 @@ begin
           from unnest(ids, kinds, debits, credits, amounts) x(id, kind, debit, credit, amount)
          where x.kind = 2;
     end if;
-    if freed > 0 then
+    if freed = 1 then  -- the same for one, without a join
+        update ledger.holds t
+           set remaining = t.remaining - amounts[freed_at],
+               state = case when kinds[freed_at] = 4 then 'voided' when t.remaining > amounts[freed_at] then 'pending'
+                            else 'posted' end::ledger.transfer_state
+         where t.transfer_id = holds[freed_at] and t.state::text = 'pending'
+           and t.debit_account_id = accounts[debits[freed_at]] and t.credit_account_id = accounts[credits[freed_at]]
+           and (t.expires_at is null or t.expires_at > at)
+           and case when kinds[freed_at] = 4 then t.remaining = amounts[freed_at]
+                    else t.remaining >= amounts[freed_at] end;
+        if not found then
+            raise exception 'ledger.settle: a hold is not what the commands say it is' using errcode = 'data_corrupted';
+        end if;
+    elsif freed > 1 then
         with done as (
             update ledger.holds t
                set remaining = t.remaining - x.amount,

@@ -15,6 +15,7 @@ def upgrade() -> None:
     op.execute("create type trading.order_side as enum ('buy', 'sell')")
     op.execute("create type trading.order_status as enum ('open', 'partially_filled', 'filled', 'cancelled')")
     op.execute("create type trading.escrow_state as enum ('held', 'released', 'refunded', 'disputed')")
+    # What is not enforced here, the matcher keeps by itself, and triggers against everybody else: 0003_constraints.sql.
     op.execute(
         """
         create table trading.orders (
@@ -32,11 +33,11 @@ def upgrade() -> None:
             version bigint default 1 not null,
             constraint orders_pkey primary key (id),
             constraint orders_user_id_fkey foreign key (user_id) references public.users (id),
-            constraint orders_asset_id_fkey foreign key (asset_id) references blockchain.assets (id),
-            constraint orders_price_check check (price > 0),
-            constraint orders_quantity_check check (quantity > 0),
-            constraint orders_filled_quantity_check check (filled_quantity between 0 and quantity),
-            constraint orders_value_check check (price * quantity < 1e38),
+            constraint orders_asset_id_fkey foreign key (asset_id) references blockchain.assets (id) not enforced,
+            constraint orders_price_check check (price > 0) not enforced,
+            constraint orders_quantity_check check (quantity > 0) not enforced,
+            constraint orders_filled_quantity_check check (filled_quantity between 0 and quantity) not enforced,
+            constraint orders_value_check check (price * quantity < 1e38) not enforced,
             constraint orders_status_check check (
                 case status
                     when 'open' then filled_quantity = 0
@@ -44,8 +45,9 @@ def upgrade() -> None:
                     when 'filled' then filled_quantity = quantity
                     else filled_quantity < quantity
                 end
-            ),
+            ) not enforced,
             constraint orders_cancelled_at_check check ((status = 'cancelled') = (cancelled_at is not null))
+                not enforced
         )
         """
     )
@@ -70,12 +72,13 @@ def upgrade() -> None:
             quantity numeric(39, 0) not null,
             executed_at timestamptz default now() not null,
             constraint trades_pkey primary key (id),
-            constraint trades_asset_id_fkey foreign key (asset_id) references blockchain.assets (id),
-            constraint trades_buy_order_id_fkey foreign key (buy_order_id) references trading.orders (id),
-            constraint trades_sell_order_id_fkey foreign key (sell_order_id) references trading.orders (id),
-            constraint trades_price_check check (price > 0),
-            constraint trades_quantity_check check (quantity > 0),
-            constraint trades_orders_check check (buy_order_id <> sell_order_id)
+            constraint trades_asset_id_fkey foreign key (asset_id) references blockchain.assets (id) not enforced,
+            constraint trades_buy_order_id_fkey foreign key (buy_order_id) references trading.orders (id) not enforced,
+            constraint trades_sell_order_id_fkey foreign key (sell_order_id) references trading.orders (id)
+                not enforced,
+            constraint trades_price_check check (price > 0) not enforced,
+            constraint trades_quantity_check check (quantity > 0) not enforced,
+            constraint trades_orders_check check (buy_order_id <> sell_order_id) not enforced
         )
         """
     )
@@ -97,12 +100,13 @@ def upgrade() -> None:
             version bigint default 1 not null,
             constraint escrows_pkey primary key (id),
             constraint escrows_trade_id_key unique (trade_id),
-            constraint escrows_trade_id_fkey foreign key (trade_id) references trading.trades (id),
-            constraint escrows_buyer_id_fkey foreign key (buyer_id) references public.users (id),
-            constraint escrows_seller_id_fkey foreign key (seller_id) references public.users (id),
-            constraint escrows_amount_check check (amount > 0),
-            constraint escrows_parties_check check (buyer_id <> seller_id),
+            constraint escrows_trade_id_fkey foreign key (trade_id) references trading.trades (id) not enforced,
+            constraint escrows_buyer_id_fkey foreign key (buyer_id) references public.users (id) not enforced,
+            constraint escrows_seller_id_fkey foreign key (seller_id) references public.users (id) not enforced,
+            constraint escrows_amount_check check (amount > 0) not enforced,
+            constraint escrows_parties_check check (buyer_id <> seller_id) not enforced,
             constraint escrows_settled_at_check check ((state in ('released', 'refunded')) = (settled_at is not null))
+                not enforced
         )
         """
     )

@@ -53,10 +53,19 @@ def upgrade() -> None:
         ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)
         """
     )
+    op.execute(
+        """
+        create table trading.latch (
+            id smallint not null,
+            turns bigint default 0 not null,
+            constraint latch_pkey primary key (id)
+        )
+        """
+    )
     op.execute("create unique index resting_priority_idx on trading.resting (asset_id, side, rank, number)")
     # The book is read from `resting`. Without this index a fill changes nothing that is indexed, and finds room beside.
     op.execute("drop index trading.orders_book_idx")
     op.execute("alter table trading.orders set (fillfactor = 80)")
-    for name in ("0003_matching.sql", "0003_one.sql", "0003_plain_writes.sql"):
+    for name in ("0003_matching.sql", "0003_one.sql", "0003_plain_writes.sql", "0003_constraints.sql"):
         for block in Path(__file__).with_name(name).read_text(encoding="utf-8").split("\n-- next\n"):
             op.get_bind().execute(text(block.replace(":", "\\:")))

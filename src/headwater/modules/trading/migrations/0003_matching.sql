@@ -31,6 +31,23 @@ end
 $function$;
 
 -- next
+-- What is wrong with the price and the quantity of an order, as the constraints of trading.orders call it. The matcher asks
+-- before it decides; whole numbers are meant by all three.
+create function trading.refuse_order(price numeric, quantity numeric) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    rule text := case when price < 1 or price <> trunc(price) then 'orders_price_check'
+                      when quantity < 1 or quantity <> trunc(quantity) then 'orders_quantity_check'
+                      else 'orders_value_check' end;
+begin
+    raise exception 'trading.orders: an order of % for % each violates check constraint "%"', quantity, price, rule
+        using errcode = 'check_violation', schema = 'trading', table = 'orders', constraint = rule;
+end
+$function$;
+
+-- next
 -- The matcher: price-time priority in the database, with settlement in the ledger. One call runs a batch of commands
 -- and returns the outcome of each, in their order, with its order as it stands then.
 --
@@ -71,6 +88,7 @@ create function trading.run(
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set headwater.matching = 'yes'
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -95,6 +113,8 @@ declare
     money_escrows bigint[];         -- the accounts of its escrow, and whether it settles at once
     token_escrows bigint[];
     at_once boolean[];
+    money_ids integer[];            -- and what it trades, as the ledger calls it
+    token_ids integer[];
     market_of integer[];            -- per command that places: the place of its market in these
     market_at integer;
     pays bigint[];                  -- per command that places: the account its order is paid from,
@@ -181,6 +201,13 @@ begin
     if commands = 0 then
         return;
     end if;
+    if places or enters then
+        perform trading.refuse_order(c.price, c.quantity)
+           from unnest(given_prices, given_quantities) c (price, quantity)
+          where c.price < 1 or c.price <> trunc(c.price) or c.quantity < 1 or c.quantity <> trunc(c.quantity)
+             or c.price * c.quantity >= 1e38
+          limit 1;
+    end if;
     fresh := uuidv7()::text;
     counter := ('x' || right(fresh, 12))::bit(48)::bigint & 70368744177663;  -- room above: it does not run over
     fresh := left(fresh, 24);
@@ -201,15 +228,16 @@ begin
     for attempt in 1 .. 2 loop
         if cardinality(involved) = 1 then
             update trading.markets m set batches = m.batches + 1 where m.asset_id = involved[1]
-            returning array[m.asset_id], array[m.money_escrow], array[m.token_escrow], array[m.settlement = 'immediate']
-            into markets, money_escrows, token_escrows, at_once;
+            returning array[m.asset_id], array[m.money_escrow], array[m.token_escrow], array[m.settlement = 'immediate'],
+                      array[m.money_id], array[m.token_id]
+            into markets, money_escrows, token_escrows, at_once, money_ids, token_ids;
         elsif attempt = 1 and (select count(*) from trading.markets m where m.asset_id = any (involved))
                               < cardinality(involved) then
             select array_agg(m.asset_id) into markets from trading.markets m where m.asset_id = any (involved);
         else
             select array_agg(m.asset_id), array_agg(m.money_escrow), array_agg(m.token_escrow),
-                   array_agg(m.settlement = 'immediate')
-              into markets, money_escrows, token_escrows, at_once
+                   array_agg(m.settlement = 'immediate'), array_agg(m.money_id), array_agg(m.token_id)
+              into markets, money_escrows, token_escrows, at_once, money_ids, token_ids
               from (select * from trading.markets m where m.asset_id = any (involved)
                      order by m.asset_id for no key update) m;
             update trading.markets m set batches = m.batches + 1 where m.asset_id = any (markets);
@@ -221,19 +249,17 @@ begin
     -- 2. The accounts of those who place orders; who has none yet gets them.
     if places or enters then
         for attempt in 1 .. 2 loop
-            select array_agg(case c.side when 'buy' then cash.id else token.id end order by c.n),
-                   array_agg(case c.side when 'buy' then token.id else cash.id end order by c.n),
-                   bool_or(m.asset_id is not null and (cash.id is null or token.id is null))
+            select array_agg(case c.side when 'buy' then own.money else own.token end order by c.n),
+                   array_agg(case c.side when 'buy' then own.token else own.money end order by c.n),
+                   bool_or(m.at is not null and (own.money is null or own.token is null))
               into pays, receives, lacking
               from unnest(given_users, given_assets, given_sides) with ordinality c (user_id, asset_id, side, n)
-              left join lateral (  -- OFFSET keeps it a look into the index, row by row
-                  select * from trading.markets m where m.asset_id = c.asset_id offset 0) m on true
-              left join lateral (
-                  select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
-                     and a.asset_id + 0 = m.money_id and a.purpose = 'main' offset 0) cash on true
-              left join lateral (
-                  select a.id from ledger.accounts a where a.owner_kind = 'user' and a.owner_id = c.user_id
-                     and a.asset_id + 0 = m.token_id and a.purpose = 'main' offset 0) token on true;
+             cross join lateral (select array_position(markets, c.asset_id) as at offset 0) m
+             cross join lateral (  -- a look into the index, row by row: a user has few accounts
+                  select max(a.id) filter (where a.asset_id = money_ids[m.at]) as money,
+                         max(a.id) filter (where a.asset_id = token_ids[m.at]) as token
+                    from ledger.accounts a
+                   where a.owner_kind = 'user' and a.owner_id = c.user_id and a.purpose = 'main' offset 0) own;
             exit when attempt = 2 or not lacking;
             insert into ledger.accounts (asset_id, owner_kind, owner_id, purpose, credit_limit)
             select distinct a.asset_id, 'user', u.id, 'main', 0
@@ -575,7 +601,6 @@ begin
     end if;
     if placed > 0 or changed then
         said := headwater.said();
-        perform set_config('headwater.matching', 'yes', true);
         if taken then
             delete from trading.resting r
              where r.order_id = any (array(
@@ -647,7 +672,6 @@ begin
             insert into headwater.change ("table", op, key, new, context)
             select 'trading.escrows', 'i', jsonb_build_object('id', t.id), to_jsonb(t.*), said from told t;
         end if;
-        perform set_config('headwater.matching', '', true);
         -- The ledger cannot refuse what was decided under its locks; if it does, it raises, and nothing of this happened.
         if moves > 0 then
             perform ledger.settle(locked.accounts, move_ids, move_kinds, move_debits, move_credits, move_amounts, move_holds);

@@ -11,9 +11,6 @@ as $function$
 declare
     refused record;
 begin
-    if current_setting('headwater.matching', true) = 'yes' then
-        return null;
-    end if;
     select r.outcome, e.user_id, e.asset_id into refused
       from (select array_agg('enter'::text order by w.created_at, w.id) as actions,
                    array_agg(w.id order by w.created_at, w.id) as ids,
@@ -46,9 +43,6 @@ as $function$
 declare
     wrong uuid;
 begin
-    if current_setting('headwater.matching', true) = 'yes' then
-        return null;
-    end if;
     select w.id into wrong from written w
       join before b on b.id = w.id
       left join trading.resting r on r.order_id = w.id
@@ -114,11 +108,11 @@ $function$;
 
 -- next
 create trigger orders_inserted after insert on trading.orders referencing new table as written
-for each statement execute function trading.orders_inserted();
+for each statement when (current_setting('headwater.matching', true) is distinct from 'yes') execute function trading.orders_inserted();
 
 -- next
 create trigger orders_updated after update on trading.orders referencing old table as before new table as written
-for each statement execute function trading.orders_updated();
+for each statement when (current_setting('headwater.matching', true) is distinct from 'yes') execute function trading.orders_updated();
 
 -- next
 create trigger orders_deleted after delete on trading.orders referencing old table as before
