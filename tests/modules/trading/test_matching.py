@@ -367,7 +367,7 @@ _MUTATIONS: dict[str, tuple[str, str, str, _Check]] = {
         "ledger.reserve", "a.balance - a.held + a.credit_limit", "a.balance + a.credit_limit", spent_once,
     ),
     "alone, nobody looks what the taker has": (
-        "trading.place", "alone and locked.possible", "alone", not_more_than_one_has,
+        "trading.place", ":= locked.possible", ":= true", not_more_than_one_has,
     ),
     "alone, nobody looks who is who": (
         "trading.place", "alone := maker.user_id <> given_user;", "alone := true;", not_with_oneself,

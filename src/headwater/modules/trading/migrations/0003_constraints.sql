@@ -77,16 +77,21 @@ end
 $function$;
 
 -- next
--- A row that is removed, or gets another key, is refused while something refers to it.
+-- Rows that are removed, or get another key, are refused while something refers to them. A statement that removes asks for
+-- all its rows at once (`before`); another key is asked for row by row, so that no other update pays for it.
 create function trading.still_referred() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
     rule record;
-    referred boolean;
     key text;
 begin
+    if tg_level = 'STATEMENT' then
+        if not exists (select from before) then
+            return null;
+        end if;
+    end if;
     perform from trading.latch l for share;
     for rule in
         select c.conname, c.conrelid::regclass as referring, r.relname, s.nspname, own.attname as own, other.attname as other
@@ -98,9 +103,15 @@ begin
          where c.confrelid = tg_relid and c.contype = 'f' and not c.conenforced and s.nspname = 'trading'
          order by c.conname
     loop
-        execute format('select exists (select from %s r where r.%I = ($1).%I), ($1).%I::text',
-                       rule.referring, rule.own, rule.other, rule.other) into referred, key using old;
-        if referred then
+        if tg_level = 'STATEMENT' then
+            execute format('select b.%3$I::text from before b '
+                           'where exists (select from %1$s r where r.%2$I = b.%3$I) limit 1',
+                           rule.referring, rule.own, rule.other) into key;
+        else
+            execute format('select r.%2$I::text from %1$s r where r.%2$I = ($1).%3$I limit 1',
+                           rule.referring, rule.own, rule.other) into key using old;
+        end if;
+        if key is not null then
             raise exception 'update or delete on table "%" violates foreign key constraint "%" on table "%"',
                             tg_table_name, rule.conname, rule.relname
                 using errcode = 'foreign_key_violation', schema = rule.nspname, table = rule.relname,
@@ -142,8 +153,8 @@ begin
                        'execute function trading.enforce()', name);
     end loop;
     foreach name in array array['trading.orders', 'trading.trades', 'blockchain.assets', 'public.users'] loop
-        execute format('create trigger trading_refers_delete after delete on %s for each row '
-                       'execute function trading.still_referred()', name);
+        execute format('create trigger trading_refers_delete after delete on %s referencing old table as before '
+                       'for each statement execute function trading.still_referred()', name);
         execute format('create trigger trading_refers_update after update on %s for each row '
                        'when (old.id is distinct from new.id) execute function trading.still_referred()', name);
     end loop;

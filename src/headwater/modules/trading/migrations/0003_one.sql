@@ -28,7 +28,7 @@ declare
     fills numeric[];
     met uuid[];
     touched bigint[];
-    alone boolean := true;
+    alone boolean := true;         -- whether it meets none of its own user, and can be decided here
     locked record;
     answer record;
     hold uuid;
@@ -82,7 +82,8 @@ begin
         met := array_append(met, maker.order_id);
         touched := touched || array[maker.pays, maker.receives];
     end loop;
-    if fills is not null then
+    alone := alone and pays is not null and receives is not null;
+    if fills is not null and alone then  -- else trading.run locks, which may have more to lock: all at once, in order
         select array_agg(a.id) as accounts, bool_or(
                    a.id = pays and a.closed_at is null
                    and (a.credit_limit is null or a.balance - a.held + a.credit_limit
@@ -91,9 +92,9 @@ begin
           from (select * from ledger.accounts a
                  where a.id = any (touched || array[pays, receives, market.own, market.other])
                  order by a.id for no key update) a;
-        alone := alone and locked.possible;
+        alone := locked.possible;
     end if;
-    if not alone or pays is null or receives is null then
+    if not alone then
         select r.outcome, row(r.id, r.user_id, r.asset_id, r.side, r.price, r.quantity, r.filled_quantity, r.status,
                               r.cancelled_at, r.created_at, r.updated_at, r.version)::trading.orders as made
           into answer
