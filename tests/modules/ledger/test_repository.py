@@ -147,6 +147,12 @@ def test_every_answer_is_that_of_the_model(database: str, batches: list[list[tup
     asyncio.run(_compare(database, batches))
 
 
+async def test_an_id_that_was_answered_and_comes_twice_in_a_chain_is_no_repetition(database: str) -> None:
+    void: dict[str, object] = {"id": 1, "hold": 5}
+    move: dict[str, object] = {"id": 1, "debit": 0, "credit": 0, "amount": 1, "linked": True}
+    await _compare(database, [[("void", void), ("move", move), ("void", void)]])
+
+
 # -- mutants: each rule is broken once, and each time the comparison notices -------------------------------------------
 
 

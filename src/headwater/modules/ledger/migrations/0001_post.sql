@@ -138,6 +138,7 @@ declare
     refused ledger.refusals[];
     refused_at int[];
     first_at int[];
+    before_at int[];
     r ledger.transfers;
     -- The holds, by place; those of this call are appended.
     h_id uuid[];
@@ -278,8 +279,10 @@ begin
           left join (select e.id, e.ordinality as at from unnest(refused) with ordinality e) f on f.id = x.id;
     end if;
     if n > 1 and (select count(distinct u.id) from unnest(ids) u(id)) < n then
-        select array_agg(x.first order by x.at) into first_at
-          from (select u.at, min(u.at) over (partition by u.id) as first from unnest(ids) with ordinality u(id, at)) x;
+        select array_agg(x.first order by x.at), array_agg(x.before order by x.at) into first_at, before_at
+          from (select u.at, min(u.at) over (partition by u.id) as first,
+                       lag(u.at) over (partition by u.id order by u.at) as before
+                  from unnest(ids) with ordinality u(id, at)) x;
     end if;
 
     -- 4. The holds and transfers that are referred to, as they stand now.
@@ -378,7 +381,7 @@ begin
         end if;
 
         -- 5a. An id that has its answer.
-        if chain > 0 and first_at is not null and first_at[i] < i and first_at[i] >= chain then
+        if chain > 0 and before_at is not null and before_at[i] >= chain then
             st := 1;  -- twice inside one chain: what would be linked to what?
         elsif known_at is not null and known_at[i] is not null then
             r := known[known_at[i]];
