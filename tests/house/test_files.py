@@ -82,6 +82,11 @@ def test_no_file_names_a_place_of_one_machine_or_a_private_registry(committed: l
     assert not found, "\n".join(found)
 
 
+def test_no_file_holds_the_marks_of_a_merge(committed: list[Path]) -> None:
+    found = [name for name, text in _texts(committed) if re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE)]
+    assert not found, "\n".join(found)
+
+
 def test_no_file_holds_a_credential(committed: list[Path]) -> None:
     found = []
     for name, text in _texts(committed):
