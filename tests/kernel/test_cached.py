@@ -159,10 +159,34 @@ class Reports:
 
 async def test_many_who_ask_at_once_cost_one_load_and_arguments_tell_results_apart(hw: Headwater) -> None:
     reports = Reports(hw)
-    assert await asyncio.gather(*(reports.report("a") for _ in range(40))) == [{"a": 1}] * 40
+    await reports.report("first")
+    async with asyncio.timeout(30):
+        while True:  # a machine that stands still makes Valkey seem silent: then some go past it, and it is asked again
+            reports.made, past = 0, figures(hw, "report").bypasses
+            many = await asyncio.gather(*(reports.report("a") for _ in range(40)))
+            if figures(hw, "report").bypasses == past:
+                break
+            await hw.repository(User).create(hw.autocommit, email=f"{uuid4().hex}@b.example")
+            await told(hw)
+    assert many == [{"a": 1}] * 40
     assert await reports.report("b:c") == {"b:c": 2}
     assert await reports.report("b") == {"b": 3}
     assert await reports.report("a", tx=hw.autocommit) == {"a": 4}
+
+
+async def test_many_who_go_past_the_cache_share_the_load_that_begins_after_they_asked(hw: Headwater) -> None:
+    reports = Reports(hw)
+    await reports.report("first")
+    reports.made = 0
+    assert hw.postgres.cache is not None
+    hw.postgres.cache.bypass()
+    early = [asyncio.create_task(reports.report("a")) for _ in range(40)]
+    while not reports.made:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    hw.postgres.cache.bypass()
+    late = [asyncio.create_task(reports.report("a")) for _ in range(40)]
+    assert await asyncio.gather(*early) == [{"a": 1}] * 40
+    assert await asyncio.gather(*late) == [{"a": 2}] * 40
 
 
 async def test_a_call_is_told_by_its_parameters_however_they_are_passed(hw: Headwater) -> None:

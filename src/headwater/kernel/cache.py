@@ -30,6 +30,7 @@ from headwater.kernel.cached_rows import LEASE_MS, UNREACHABLE, Entity, Figures,
 from headwater.kernel.errors import HeadwaterError, ProgrammingError, Unreachable
 from headwater.kernel.models import Model
 from headwater.kernel.postgres import Postgres
+from headwater.kernel.single_flight import SingleFlight
 from headwater.kernel.snapshots import Floors, fulfilled
 from headwater.kernel.wire import ReplyError, Script, Wire
 from headwater.kernel.written import Written, columns_that_tell
@@ -87,6 +88,8 @@ class Cache:
         self._bypass_until = 0.0
         self._flights: dict[tuple[bytes, bytes], asyncio.Future[Loaded]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.past = SingleFlight(self.spawn)
+        """Loads past the cache: without Valkey nobody else keeps a herd away."""
         self._tokens = os.urandom(5).hex()
         self._token = 0
 
@@ -277,7 +280,7 @@ class Cache:
         except UNREACHABLE:
             pass
         kind.figures.bypasses += 1
-        loaded = await load()
+        loaded = await self.past.load(name, load)
         self.floors.lift(name, loaded.snapshot)
         return loaded.value
 

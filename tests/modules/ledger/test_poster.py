@@ -10,7 +10,7 @@ import pytest
 
 from headwater.kernel.errors import InvalidValue, Unreachable
 from headwater.kernel.lifecycle import Headwater
-from headwater.modules.ledger.commands import AnyCommand, Move, Receipt, Status
+from headwater.modules.ledger.commands import AnyCommand, Hold, Move, PostHold, Receipt, Status
 from headwater.modules.ledger.poster import BATCH_MAX, FLIGHTS_MAX, Poster
 from headwater.modules.ledger.repository import LedgerRepository
 
@@ -88,3 +88,92 @@ async def test_a_linked_command_does_not_travel_alone(purse: Purse) -> None:
     with pytest.raises(InvalidValue, match="not alone"):
         await purse.ledger.post_one(Move(debit=purse.alice, credit=purse.bob, amount=1, linked=True))
     assert isinstance(purse.ledger, LedgerRepository)
+
+
+class _Gate:
+    """Lets each call go to the real ledger only when it is told to."""
+
+    def __init__(self, purse: Purse, headwater: Headwater) -> None:
+        self._purse, self._headwater = purse, headwater
+        self.calls: list[Sequence[AnyCommand]] = []
+        self._open: list[asyncio.Event] = []
+
+    async def post(self, commands: Sequence[AnyCommand]) -> list[Receipt]:
+        self.calls.append(commands)
+        self._open.append(asyncio.Event())
+        await self._open[-1].wait()
+        return await self._purse.ledger.post(self._headwater.postgres, commands)
+
+    async def until(self, calls: int) -> None:
+        async with asyncio.timeout(15):
+            while len(self.calls) < calls:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    def let(self, call: int) -> None:
+        self._open[call].set()
+
+    async def rest(self, call: int, *told: asyncio.Future[list[Receipt]]) -> list[Receipt]:
+        """Open every call from this one on until all of these are answered."""
+        while not all(one.done() for one in told):
+            for each in self._open[call:]:
+                each.set()
+            await asyncio.sleep(0.001)
+        return [(await one)[0] for one in told]
+
+
+async def test_who_asks_of_an_account_under_way_waits_for_it_and_others_depart(
+    purse: Purse, headwater: Headwater
+) -> None:
+    gate = _Gate(purse, headwater)
+    poster = Poster(gate.post)
+    first = poster.submit((Move(debit=purse.alice, credit=purse.bob, amount=1),))
+    await gate.until(1)
+    same = poster.submit((Move(debit=purse.bob, credit=purse.alice, amount=1),))
+    other = poster.submit((Move(debit=purse.issuance, credit=purse.carol, amount=1),))
+    await gate.until(2)
+    assert [len(call) for call in gate.calls] == [1, 1], "the one that shares an account stayed behind"
+    assert gate.calls[1][0].id == (await gate.rest(1, other))[0].id
+    assert not same.done()
+    assert all(one.done for one in await gate.rest(0, first, same))
+
+
+async def test_what_is_asked_of_an_account_keeps_its_order_when_one_stays_behind(
+    purse: Purse, headwater: Headwater
+) -> None:
+    """Bob pays what he is about to get: it would be refused if it went by the one that stays behind."""
+    gate = _Gate(purse, headwater)
+    poster = Poster(gate.post)
+    first = poster.submit((Move(debit=purse.issuance, credit=purse.alice, amount=1),))
+    await gate.until(1)
+    hold = Hold(debit=purse.carol, credit=purse.issuance, amount=2_000)
+    told = [
+        poster.submit((Move(debit=purse.alice, credit=purse.bob, amount=1_000),)),  # alice is under way
+        poster.submit((Move(debit=purse.bob, credit=purse.carol, amount=2_000),)),
+        poster.submit((hold,)),
+        poster.submit((PostHold(hold=hold.id),)),
+    ]
+    assert [one.status for one in await gate.rest(0, first, *told)] == [Status.DONE] * 5
+    assert (await purse.ledger.get(purse.carol)).balance == 1_000
+
+
+async def test_callers_of_one_account_go_in_one_call_and_those_of_many_in_two(
+    purse: Purse, headwater: Headwater
+) -> None:
+    gate = _Gate(purse, headwater)
+    poster = Poster(gate.post)
+    hot = [poster.submit((Move(debit=purse.issuance, credit=purse.bob, amount=1),)) for _ in range(64)]
+    await gate.until(1)
+    assert all(one.done for one in await gate.rest(0, *hot))
+    assert [len(call) for call in gate.calls] == [64]
+    users = [uuid4() for _ in range(64)]
+    opened = await purse.ledger.accounts(headwater.postgres, "user", users, "USD")
+    many = [one.id for one in opened.values()]
+    grants = [Move(debit=purse.issuance, credit=one, amount=1) for one in many]
+    assert all(one.done for one in await purse.ledger.post(headwater.postgres, grants))
+    apart = [
+        poster.submit((Move(debit=debit, credit=credit, amount=1),))
+        for debit, credit in zip(many[::2], many[1::2], strict=True)
+    ]
+    await gate.until(3)
+    assert [len(call) for call in gate.calls[1:]] == [16, 16]
+    assert all(one.done for one in await gate.rest(1, *apart))

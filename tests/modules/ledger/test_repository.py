@@ -164,17 +164,20 @@ _PROBES: list[list[tuple[str, dict[str, object]]]] = [
     [("hold", {"id": 4, "debit": _A, "credit": _B, "amount": 1_000}), _move(5, _A, _B, 100)],
 ]
 _MUTANTS = {
-    "no mutation": ("", ""),
-    "a missing idempotency check": ("where t.id = any (ids)", "where t.id = any (ids) and false"),
-    "a forgotten refusal": ("if no_count > 0 then", "if false then"),
-    "a dropped hold": ("a_held[d] := a_held[d] + amount;", "null;"),
+    "no mutation": ("post", "", ""),
+    "a missing idempotency check": ("post", "where t.id = any (ids)", "where t.id = any (ids) and false"),
+    "a forgotten refusal": ("post", "if no_count > 0 then", "if false then"),
+    "a dropped hold": ("post", "a_held[d] := a_held[d] + amount;", "null;"),
+    "a missing idempotency check of one call": ("transfer", "where t.id = transfer.id", "where false"),
+    "a forgotten refusal of one call": ("transfer", "where r.id = transfer.id", "where false"),
+    "a hold that one call can spend": ("transfer", "d.balance - d.held + d.credit_limit", "d.balance + d.credit_limit"),
 }
 
 
-async def _mutate(dsn: str, old: str, new: str) -> None:
+async def _mutate(dsn: str, function: str, old: str, new: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        source = await connection.fetchval("select pg_get_functiondef('ledger.post'::regproc)")
+        source = await connection.fetchval("select pg_get_functiondef($1::regproc)", f"ledger.{function}")
         assert old in source
         await connection.execute(source.replace(old, new))
     finally:
@@ -184,30 +187,36 @@ async def _mutate(dsn: str, old: str, new: str) -> None:
 @pytest.mark.parametrize("mutant", _MUTANTS)
 async def test_a_broken_rule_is_noticed_by_the_comparison(database: str, mutant: str) -> None:
     await _mutate(database, *_MUTANTS[mutant])
+    probes = [[one] for batch in _PROBES for one in batch] if "one call" in mutant else _PROBES
     if mutant == "no mutation":
         await _compare(database, _PROBES)
+        await _compare(database, [[one] for batch in _PROBES for one in batch])
     else:
         with pytest.raises((AssertionError, AlreadyExists)):
-            await _compare(database, _PROBES)
+            await _compare(database, probes)
 
 
+@pytest.mark.parametrize("door", ["post", "transfer"])
 @pytest.mark.parametrize("order", ["by id", "of arrival"])
-async def test_a_broken_lock_order_is_a_deadlock(purse: Purse, headwater: Headwater, order: str) -> None:
+async def test_a_broken_lock_order_is_a_deadlock(purse: Purse, headwater: Headwater, order: str, door: str) -> None:
     """B waits for the account that a third one holds, then A locks the other and waits behind B: who locks in the order
     of arrival has now met its deadlock.
     """
     if order == "of arrival":
-        await _mutate(
-            headwater.settings.database_url,
-            "order by a.id for no key update",
-            "order by array_position(touched, a.id) for no key update",
-        )
+        old, new = {
+            "post": ("order by a.id for no key update", "order by array_position(touched, a.id) for no key update"),
+            "transfer": ("ledger.accounts c, ledger.accounts d", "ledger.accounts d, ledger.accounts c"),
+        }[door]
+        await _mutate(headwater.settings.database_url, door, old, new)
     there = [Move(debit=purse.alice, credit=purse.bob, amount=1), Move(debit=purse.alice, credit=purse.bob, amount=1)]
     back = [Move(debit=purse.bob, credit=purse.alice, amount=1), Move(debit=purse.bob, credit=purse.alice, amount=1)]
 
-    async def post(commands: list[AnyCommand]) -> Status:
+    async def post(commands: list[Move]) -> Status:
         async with headwater.transaction() as tx:
-            return (await purse.ledger.post(tx, commands))[0].status
+            if door == "post":
+                return (await purse.ledger.post(tx, commands))[0].status
+            one = commands[0]
+            return (await purse.ledger.transfer(tx, debit=one.debit, credit=one.credit, amount=one.amount)).status
 
     async with headwater.transaction() as third:
         await third.connection.execute("select from ledger.accounts where id = $1 for update", purse.bob)

@@ -21,12 +21,14 @@ _NAMES = UUID("6e2f0c0e-35f5-4c0c-9d54-1d0a6f1f1ed9")
 
 
 def new_id() -> UUID:
-    """A new id in order of time (UUID version 7): such ids grow the index at one end."""
-    milliseconds = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10))
-    return UUID(
-        int=(milliseconds & (2**48 - 1)) << 80 | 7 << 76 | (noise >> 62 & 0xFFF) << 64 | 2 << 62 | noise & (2**62 - 1)
-    )
+    """A new id in order of time (UUID version 7), to a quarter of a microsecond: such ids fill the index page by page.
+
+    The twelve bits after the milliseconds are a fraction of them (RFC 9562, 6.2, method 3), as in PostgreSQL's uuidv7.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    fraction = (rest << 12) // 1_000_000
+    noise = int.from_bytes(os.urandom(8)) & (2**62 - 1)
+    return UUID(int=(milliseconds & (2**48 - 1)) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | noise)
 
 
 def id_of(*parts: object) -> UUID:

@@ -1,7 +1,9 @@
--- ledger.transfer: one movement in the transaction of the caller, in one call. The same rules as ledger.post, whose
--- comments explain them, without its arrays; a test runs both against one model.
+-- ledger.transfer: one movement in the transaction of the caller, in one call. A movement that nothing speaks against is
+-- made here, by three statements: each one costs a call as much as what it does. Everything else (an id that was
+-- answered before, whatever is refused, amounts "up to", overdue holds) is a batch of one for ledger.post.
 --
--- Locks: the rows of the two accounts in the order of their ids, FOR NO KEY UPDATE, before anything is decided.
+-- Locks: the rows of the two accounts in the order of their ids, FOR NO KEY UPDATE, before anything is decided: LockRows
+-- locks the tables of a row in the order in which they are named.
 -- Settings: the plans are pinned. Each statement finds its rows through an index whatever the statistics say: a plan made
 -- while a table was small, kept by a session while it grew, cost a factor of 20.
 create function ledger.transfer(
@@ -13,117 +15,74 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
 as $function$
 declare
-    d record;
-    c record;
-    known record;
+    plain boolean;
+    debit_version bigint;
+    credit_version bigint;
     at timestamptz;
     xid bigint;
     said bytea;
 begin
-    repeated := false;
-    moved := 0;
+    if debit < credit then
+        select d.version + 1, c.version + 1, greatest(d.moved_at, c.moved_at), d.balance - amount, c.balance + amount,
+               amount >= 1 and amount < 1e38 and amount = trunc(amount) and flags & 6 = 0
+               and d.asset_id = c.asset_id and d.closed_at is null and c.closed_at is null
+               and (d.credit_limit is null or d.balance - d.held + d.credit_limit >= amount)
+               and d.balance - amount > -1e38 and c.balance + amount < 1e38
+          into debit_version, credit_version, at, debit_balance, credit_balance, plain
+          from ledger.accounts d, ledger.accounts c where d.id = debit and c.id = credit for no key update;
+    elsif debit > credit then
+        select d.version + 1, c.version + 1, greatest(d.moved_at, c.moved_at), d.balance - amount, c.balance + amount,
+               amount >= 1 and amount < 1e38 and amount = trunc(amount) and flags & 6 = 0
+               and d.asset_id = c.asset_id and d.closed_at is null and c.closed_at is null
+               and (d.credit_limit is null or d.balance - d.held + d.credit_limit >= amount)
+               and d.balance - amount > -1e38 and c.balance + amount < 1e38
+          into debit_version, credit_version, at, debit_balance, credit_balance, plain
+          from ledger.accounts c, ledger.accounts d where d.id = debit and c.id = credit for no key update;
+    end if;
+    if plain then
+        at := greatest(clock_timestamp(), at);
+        xid := pg_current_xact_id()::text::bigint;
+        said := record_send(row(
+            id, debit, credit, debit_version, credit_version, at, xid, 'posted'::text, amount,
+            case when num_nonnulls(reference, metadata) > 0
+                 then record_send(row(null::numeric, null::uuid, null::uuid, reference, metadata)) end));
+        -- What was answered before is not done again. Whoever answers an id has locked its accounts, so that this
+        -- statement sees it; an id that another call, with other accounts, takes meanwhile is refused by the primary key.
+        with told as (
+            insert into ledger.transfers
+            select id, debit, credit, debit_version, credit_version, at, xid, 'posted',
+                   (crc32c(said) - 2147483648)::integer, amount, debit_balance, credit_balance,
+                   null, null, null, reference, metadata
+             where not exists (select from ledger.transfers t where t.id = transfer.id)
+               and not exists (select from ledger.refusals r where r.id = transfer.id)
+            returning 1
+        )
+        insert into headwater.change ("table", op, key, new, context)
+        select 'ledger.transfers', 'i', jsonb_build_object('id', id),
+               jsonb_build_object('id', id, 'debit_account_id', debit, 'credit_account_id', credit), ledger.context()
+          from told;
+        if found then
+            update ledger.accounts a
+               set balance = case when a.id = debit then debit_balance else credit_balance end,
+                   version = a.version + 1,
+                   head = ledger.head_after(a.head, case when a.id = debit then ledger.entry(said)
+                                                         else uuid_send(transfer.id) end, a.version + 1),
+                   moved_at = at
+             where a.id = any (array[debit, credit]);
+            status := 0;
+            moved := amount;
+            repeated := false;
+            return;
+        end if;
+    end if;
     if id is null or amount is null or amount < 1 or amount >= 1e38 or amount <> trunc(amount) then
         raise exception 'ledger.transfer: id and a whole amount from 1 to below 1e38 are needed'
             using errcode = 'invalid_parameter_value';
     end if;
-    if debit < credit then
-        select a.asset_id, a.credit_limit, a.balance, a.held, a.version, a.head, a.moved_at, a.closed_at
-          into d from ledger.accounts a where a.id = debit for no key update;
-        select a.asset_id, a.credit_limit, a.balance, a.held, a.version, a.head, a.moved_at, a.closed_at
-          into c from ledger.accounts a where a.id = credit for no key update;
-    else
-        select a.asset_id, a.credit_limit, a.balance, a.held, a.version, a.head, a.moved_at, a.closed_at
-          into c from ledger.accounts a where a.id = credit for no key update;
-        select a.asset_id, a.credit_limit, a.balance, a.held, a.version, a.head, a.moved_at, a.closed_at
-          into d from ledger.accounts a where a.id = debit for no key update;
-    end if;
-
-    -- What was answered before is answered again.
-    if exists (select from ledger.transfers t where t.id = transfer.id)
-       or exists (select from ledger.refusals r where r.id = transfer.id) then
-        select * into known from ledger.transfers t where t.id = transfer.id;
-        if not found then
-            select r.status, r.body into known from ledger.refusals r where r.id = transfer.id;
-            repeated := known.body = ledger.body_of(1::smallint, debit, credit, amount, flags, null, reference, metadata);
-            status := case when repeated then known.status else 1 end;
-        elsif known.state = 'posted' and known.pending_id is null and known.reverses_id is null
-              and known.debit_account_id = debit and known.credit_account_id = credit
-              and (known.amount = amount or flags & 6 <> 0 and known.amount < amount)
-              and known.reference is not distinct from reference and known.metadata is not distinct from metadata then
-            status := 0;
-            moved := known.amount;
-            debit_balance := known.debit_balance_after;
-            credit_balance := known.credit_balance_after;
-            repeated := true;
-        else
-            status := 1;
-        end if;
-        return;
-    end if;
-
-    if debit = credit then
-        status := 5;
-    elsif d.version is null or c.version is null then
-        status := 3;
-    elsif d.asset_id <> c.asset_id then
-        status := 4;
-    elsif d.closed_at is not null or c.closed_at is not null then
-        status := 6;
-    else
-        status := 0;
-        moved := amount;
-        if d.held > 0 and d.credit_limit is not null and d.balance - d.held + d.credit_limit < amount
-           and ledger.expire_of(array[debit]) > 0 then
-            select a.held, a.version, a.head into d.held, d.version, d.head from ledger.accounts a where a.id = debit;
-        end if;
-        if flags & 2 <> 0 and d.credit_limit is not null then
-            moved := least(moved, d.balance - d.held + d.credit_limit);
-        end if;
-        if flags & 4 <> 0 then
-            moved := least(moved, - c.balance);
-        end if;
-        if moved < 1 then
-            status := 14;
-        elsif d.credit_limit is not null and d.balance - d.held + d.credit_limit < moved then
-            status := 2;
-        elsif d.balance - moved <= -1e38 or c.balance + moved >= 1e38 then
-            status := 13;
-        end if;
-    end if;
-
-    if status <> 0 then
-        moved := 0;
-        insert into ledger.refusals (id, status, body)
-        values (transfer.id, transfer.status,
-                ledger.body_of(1::smallint, debit, credit, amount, flags, null, reference, metadata))
-        on conflict do nothing;
-        return;
-    end if;
-
-    at := greatest(clock_timestamp(), d.moved_at, c.moved_at);
-    xid := pg_current_xact_id()::text::bigint;
-    debit_balance := d.balance - moved;
-    credit_balance := c.balance + moved;
-    said := record_send(row(
-        id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted'::text, moved,
-        case when num_nonnulls(reference, metadata) > 0
-             then record_send(row(null::numeric, null::uuid, null::uuid, reference, metadata)) end));
-    with told as (
-        insert into ledger.transfers values (
-            id, debit, credit, d.version + 1, c.version + 1, at, xid, 'posted', (crc32c(said) - 2147483648)::integer,
-            moved, debit_balance, credit_balance, null, null, null, reference, metadata)
-        returning 1
-    )
-    insert into headwater.change ("table", op, key, new, context)
-    select 'ledger.transfers', 'i', jsonb_build_object('id', id),
-           jsonb_build_object('id', id, 'debit_account_id', debit, 'credit_account_id', credit), ledger.context()
-      from told;
-    update ledger.accounts a
-       set balance = case when a.id = debit then debit_balance else credit_balance end,
-           version = a.version + 1,
-           head = ledger.head_after(a.head, case when a.id = debit then ledger.entry(said) else uuid_send(transfer.id) end,
-                                    a.version + 1),
-           moved_at = at
-     where a.id = any (array[debit, credit]);
+    select p.statuses[1], p.moved::numeric, nullif(p.debit_balances, '')::numeric,
+           nullif(p.credit_balances, '')::numeric, p.repeats[1]
+      into status, moved, debit_balance, credit_balance, repeated
+      from ledger.post(array[id], array[1::smallint], array[debit], array[credit], amount::text, array[flags & 14::smallint],
+                       null, null, array[reference], array[metadata]) p;
 end
 $function$;
