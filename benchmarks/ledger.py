@@ -315,7 +315,7 @@ async def _cost_of_proof(postgres: Postgres, accounts: int, rounds: int, seconds
         whole: str = await connection.fetchval("select pg_get_functiondef('ledger.post'::regproc)")
     bare = whole
     for place, following in (("first", "first := first + 1;"), ("i", "expected := expected + 1;")):  # both of its ways
-        start = bare.index(f"            said := record_send(row(\n                ids[{place}]")
+        start = bare.index(f"            said := ledger.words(\n                ids[{place}]")
         end = bare.index(f"            {following}", start)
         bare = f"{bare[:start]}            o_checksum[{place}] := 0;\n{bare[end:]}"
     ratios = []

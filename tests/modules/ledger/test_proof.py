@@ -238,3 +238,32 @@ async def test_a_row_deep_in_a_chain_is_found_when_everything_but_the_head_is_ma
             middle, before["reference"], before["xid"], before["state"], before["checksum"],
         )  # fmt: skip
     assert (await verify(db)).sound
+
+
+_COLUMNS = {
+    "id": "uuidv7()", "debit_account_id": "debit_account_id + 1000", "credit_account_id": "credit_account_id + 1000",
+    "debit_version": "debit_version + 1000", "credit_version": "coalesce(credit_version, 0) + 1000",
+    "created_at": "created_at + '1 us'", "xid": "xid + 1", "amount": "amount + 1",
+    "state": "case state when 'voided' then 'expired' else 'voided' end::ledger.transfer_state",
+    "released": "coalesce(released, 0) + 1", "pending_id": "uuidv7()", "reverses_id": "uuidv7()",
+    "reference": "coalesce(reference, '') || 'x'", "metadata": "coalesce(metadata, '{}') || '{\"x\": 1}'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whose", ["moved", "last", "held"])
+async def test_what_a_transfer_says_changes_with_each_of_its_columns(books: Books, whose: str) -> None:
+    """Also from nothing to something: a plain transfer says nothing of what few have."""
+    key = getattr(books, whose).id
+    said = {await books.owner.fetchval("select ledger.said(t) from ledger.transfers t where id = $1", key)}
+    for column, value in _COLUMNS.items():
+        change = books.owner.transaction()
+        await change.start()
+        said.add(
+            await books.owner.fetchval(
+                f"update ledger.transfers t set {column} = {value} where id = $1 returning ledger.said(new)",
+                key,
+            )
+        )
+        await change.rollback()
+    assert None not in said
+    assert len(said) == len(_COLUMNS) + 1

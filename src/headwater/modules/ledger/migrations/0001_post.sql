@@ -39,10 +39,9 @@ begin
         values ('ledger.transfers', 'i', jsonb_build_object('id', fresh),
                 jsonb_build_object('id', fresh, 'debit_account_id', late.debit_account_id,
                                    'credit_account_id', late.credit_account_id), ledger.context());
-        said := record_send(row(
-            fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null::bigint, at, xid,
-            'expired'::text, late.remaining,
-            record_send(row(late.remaining, late.transfer_id, null::uuid, null::text, null::jsonb))));
+        said := ledger.words(
+            fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null, at, xid, late.remaining,
+            record_send(row('expired'::text, late.remaining, late.transfer_id, null::uuid, null::text, null::jsonb)));
         insert into ledger.transfers values (
             fresh, late.debit_account_id, late.credit_account_id, held.version + 1, null, at, xid, 'expired',
             ledger.checksum_of(said), late.remaining, held.balance, null, late.remaining, late.transfer_id, null, null, null
@@ -343,10 +342,11 @@ begin
             o_credit_balance[first] := a_balance[c];
             o_amount[first] := amount;
             o_state[first] := 'posted';
-            said := record_send(row(
-                ids[first], debits[first], credits[first], a_version[d], a_version[c], at, xid, 'posted'::text, amount,
+            said := ledger.words(
+                ids[first], debits[first], credits[first], a_version[d], a_version[c], at, xid, amount,
                 case when num_nonnulls(remarks[first], extras[first]) > 0
-                     then record_send(row(null::numeric, null::uuid, null::uuid, remarks[first], extras[first])) end));
+                     then record_send(row('posted'::text, null::numeric, null::uuid, null::uuid, remarks[first],
+                                          extras[first])) end);
             o_checksum[first] := crc32c(said) - 2147483648;
             a_head[d] := ledger.head_after(a_head[d], ledger.entry(said), a_version[d]);
             a_head[c] := ledger.head_after(a_head[c], uuid_send(ids[first]), a_version[c]);
@@ -541,11 +541,11 @@ begin
                 reversed := reversed || refers[i];
             end if;
             o_debit_balance[i] := a_balance[d];
-            said := record_send(row(
-                ids[i], debits[i], credits[i], a_version[d], o_credit_version[i], at, xid, o_state[i], amount,
-                case when k > 2 or num_nonnulls(remarks[i], extras[i]) > 0
-                     then record_send(row(o_released[i], case when k = 3 or k = 4 then refers[i] end,
-                                          case when k = 5 then refers[i] end, remarks[i], extras[i])) end));
+            said := ledger.words(
+                ids[i], debits[i], credits[i], a_version[d], o_credit_version[i], at, xid, amount,
+                case when k > 1 or num_nonnulls(remarks[i], extras[i]) > 0
+                     then record_send(row(o_state[i], o_released[i], case when k = 3 or k = 4 then refers[i] end,
+                                          case when k = 5 then refers[i] end, remarks[i], extras[i])) end);
             o_checksum[i] := crc32c(said) - 2147483648;
             a_head[d] := ledger.head_after(a_head[d], ledger.entry(said), a_version[d]);
             if o_credit_version[i] is not null then

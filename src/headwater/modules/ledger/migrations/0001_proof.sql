@@ -1,20 +1,33 @@
 -- What a transfer says, in bytes: its checksum, the chains of the accounts and the seals are made of these. The balances
--- after it are not among them: they follow from what is said, and are recomputed. What few transfers have (the end of a
--- hold, a reversal, a reference, metadata) stands in a record of its own, which costs the others nothing.
--- Plain SQL, so that PostgreSQL inlines it.
+-- after it are not among them: they follow from what is said, and are recomputed. Columns of a fixed length stand one
+-- after the other, then the amount, which tells its own length. What few transfers have (another state than posted, the end of
+-- a hold, a reversal, a reference, metadata) stands in a record after that, which costs the others nothing.
+-- 92 bytes at most without such a record: one block of SHA-512. As a record they were 164, which is three of SHA-256.
+-- Plain SQL, each argument used once, so that PostgreSQL inlines it.
+create function ledger.words(
+    id uuid, debit bigint, credit bigint, debit_version bigint, credit_version bigint, at timestamptz, xid bigint,
+    amount numeric, few bytea
+) returns bytea language sql immutable parallel safe as $function$
+    select uuid_send(id) || int8send(debit) || int8send(credit) || int8send(debit_version)
+           || int8send(coalesce(credit_version, 0)) || timestamptz_send(at) || int8send(xid) || numeric_send(amount)
+           || coalesce(few, ''::bytea)
+$function$;
+
+-- next
+-- The same of a row.
 create function ledger.said(t ledger.transfers) returns bytea language sql stable parallel safe as $function$
-    select record_send(row(
-        t.id, t.debit_account_id, t.credit_account_id, t.debit_version, t.credit_version, t.created_at, t.xid,
-        t.state::text, t.amount,
-        case when num_nonnulls(t.released, t.pending_id, t.reverses_id, t.reference, t.metadata) > 0
-             then record_send(row(t.released, t.pending_id, t.reverses_id, t.reference, t.metadata)) end))
+    select ledger.words(
+        t.id, t.debit_account_id, t.credit_account_id, t.debit_version, t.credit_version, t.created_at, t.xid, t.amount,
+        case when t.state <> 'posted'
+                  or num_nonnulls(t.released, t.pending_id, t.reverses_id, t.reference, t.metadata) > 0
+             then record_send(row(t.state::text, t.released, t.pending_id, t.reverses_id, t.reference, t.metadata)) end)
 $function$;
 
 -- next
 -- What the chain of the debit account takes from a transfer, and each seal. The chain of the credit account takes the
 -- id alone: nobody can change the rest without the other chain.
 create function ledger.entry(said bytea) returns bytea language sql immutable parallel safe as $function$
-    select substr(sha256(said), 1, 16)
+    select substr(sha512(said), 1, 16)
 $function$;
 
 -- next
@@ -24,7 +37,7 @@ $function$;
 -- Plain SQL: PostgreSQL inlines it into the expressions of the functions that move.
 create function ledger.head_after(head bytea, entry bytea, version bigint) returns bytea
 language sql immutable parallel safe as $function$
-    select case when version & 3 = 0 then sha256(head || entry) else head || entry end
+    select case when version & 3 = 0 then substr(sha512(head || entry), 1, 32) else head || entry end
 $function$;
 
 -- next
@@ -63,7 +76,7 @@ declare
     whole int := length(entries) / 64;
 begin
     for link in 0 .. whole - 1 loop
-        head := sha256(head || substr(entries, link * 64 + 1, 64));
+        head := substr(sha512(head || substr(entries, link * 64 + 1, 64)), 1, 32);
     end loop;
     return head || substr(entries, whole * 64 + 1);
 end
@@ -130,7 +143,7 @@ as $function$
                lag(l.created_at) over along as earlier
           from (
             select d.account, d.version, d.balance, d.change, d.hold, d.created_at, ledger.entry(d.said) as entry,
-                   crc32c(d.said) - 2147483648 <> d.checksum as damaged
+                   (crc32c(d.said) - 2147483648 = d.checksum) is not true as damaged
               from (select t.debit_account_id as account, t.debit_version as version,
                            t.debit_balance_after as balance,
                            case t.state when 'posted' then - t.amount else 0 end as change,
@@ -163,11 +176,11 @@ begin
     for leg in
         select t.debit_version as version, t.debit_balance_after as balance,
                case t.state when 'posted' then - t.amount else 0 end as change,
-               t.created_at, t.id, t.checksum <> ledger.checksum_of(ledger.said(t)) as damaged
+               t.created_at, t.id, (t.checksum = ledger.checksum_of(ledger.said(t))) is not true as damaged
           from ledger.transfers t where t.debit_account_id = fault_of.account
         union all
         select t.credit_version, t.credit_balance_after, t.amount, t.created_at, t.id,
-               t.checksum <> ledger.checksum_of(ledger.said(t))
+               (t.checksum = ledger.checksum_of(ledger.said(t))) is not true
           from ledger.transfers t where t.credit_account_id = fault_of.account and t.credit_version is not null
          order by 1
     loop

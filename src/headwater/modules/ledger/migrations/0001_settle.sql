@@ -89,9 +89,10 @@ begin
                 raise exception 'ledger.settle: command % cannot be done', i using errcode = 'data_corrupted';
             end if;
             o_debit_balance[i] := a_balance[d];
-            said := record_send(row(
-                ids[i], accounts[d], accounts[c], a_version[d], a_version[c], at, xid, posted, amount,
-                case when k = 3 then record_send(row(amount, holds[i], null::uuid, null::text, null::jsonb)) end));
+            said := ledger.words(
+                ids[i], accounts[d], accounts[c], a_version[d], a_version[c], at, xid, amount,
+                case when k = 3
+                     then record_send(row(posted, amount, holds[i], null::uuid, null::text, null::jsonb)) end);
             a_head[c] := ledger.head_after(a_head[c], uuid_send(ids[i]), a_version[c]);
         else
             if k = 2 then
@@ -103,10 +104,10 @@ begin
                 raise exception 'ledger.settle: command % cannot be done', i using errcode = 'data_corrupted';
             end if;
             o_debit_balance[i] := a_balance[d];
-            said := record_send(row(
-                ids[i], accounts[d], accounts[c], a_version[d], null::bigint, at, xid,
-                case when k = 2 then 'pending'::text else 'voided' end, amount,
-                case when k = 4 then record_send(row(amount, holds[i], null::uuid, null::text, null::jsonb)) end));
+            said := ledger.words(
+                ids[i], accounts[d], accounts[c], a_version[d], null, at, xid, amount,
+                record_send(row(case when k = 2 then 'pending'::text else 'voided' end,
+                                case when k = 4 then amount end, holds[i], null::uuid, null::text, null::jsonb)));
         end if;
         o_checksum[i] := crc32c(said) - 2147483648;
         a_head[d] := ledger.head_after(a_head[d], ledger.entry(said), a_version[d]);

@@ -42,10 +42,10 @@ begin
     if plain then
         at := greatest(clock_timestamp(), at);
         xid := pg_current_xact_id()::text::bigint;
-        said := record_send(row(
-            id, debit, credit, debit_version, credit_version, at, xid, 'posted'::text, amount,
+        said := ledger.words(
+            id, debit, credit, debit_version, credit_version, at, xid, amount,
             case when num_nonnulls(reference, metadata) > 0
-                 then record_send(row(null::numeric, null::uuid, null::uuid, reference, metadata)) end));
+                 then record_send(row('posted'::text, null::numeric, null::uuid, null::uuid, reference, metadata)) end);
         -- What was answered before is not done again. Whoever answers an id has locked its accounts, so that this
         -- statement sees it; an id that another call, with other accounts, takes meanwhile is refused by the primary key.
         with told as (
