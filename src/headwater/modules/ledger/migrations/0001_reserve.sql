@@ -31,8 +31,9 @@ begin
             return false;
         end if;
     end loop;
-    said := record_send(row(reserve.id, debit, credit, d.version, null::bigint, d.at, d.xid, 'pending'::text, amount,
-                            null::bytea));
+    said := ledger.words(
+        reserve.id, debit, credit, d.version, null, d.at, d.xid, amount,
+        record_send(row('pending'::text, null::numeric, null::uuid, null::uuid, null::text, null::jsonb)));
     insert into ledger.transfers values (
         reserve.id, debit, credit, d.version, null, d.at, d.xid, 'pending', (crc32c(said) - 2147483648)::integer, amount,
         d.balance, null, null, null, null, null, null);
@@ -72,8 +73,9 @@ begin
     if not found then
         raise exception 'ledger.release: the hold % is not what the caller says it is', hold using errcode = 'data_corrupted';
     end if;
-    said := record_send(row(release.id, debit, credit, d.version, null::bigint, d.at, d.xid, 'voided'::text, amount,
-                            record_send(row(amount, hold, null::uuid, null::text, null::jsonb))));
+    said := ledger.words(
+        release.id, debit, credit, d.version, null, d.at, d.xid, amount,
+        record_send(row('voided'::text, amount, hold, null::uuid, null::text, null::jsonb)));
     insert into ledger.transfers values (
         release.id, debit, credit, d.version, null, d.at, d.xid, 'voided', (crc32c(said) - 2147483648)::integer, amount,
         d.balance, null, amount, hold, null, null, null);
