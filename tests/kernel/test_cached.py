@@ -140,10 +140,12 @@ class Reports:
     def __init__(self, hw: Headwater) -> None:
         self.postgres = hw.postgres
         self.made = 0
+        self.begun = asyncio.Event()
 
     @cached("report", tags=lambda which: (Tag(User),), ttl_seconds=60)
     async def report(self, which: str, *, tx: Any = None) -> dict[str, int]:
         self.made += 1
+        self.begun.set()
         await asyncio.sleep(0.05)
         return {which: self.made}
 
@@ -178,11 +180,11 @@ async def test_many_who_go_past_the_cache_share_the_load_that_begins_after_they_
     reports = Reports(hw)
     await reports.report("first")
     reports.made = 0
+    reports.begun.clear()
     assert hw.postgres.cache is not None
     hw.postgres.cache.bypass()
     early = [asyncio.create_task(reports.report("a")) for _ in range(40)]
-    while not reports.made:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    await reports.begun.wait()
     hw.postgres.cache.bypass()
     late = [asyncio.create_task(reports.report("a")) for _ in range(40)]
     assert await asyncio.gather(*early) == [{"a": 1}] * 40

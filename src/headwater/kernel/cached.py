@@ -207,14 +207,8 @@ class _Results(Kind):
         """The result for these arguments, or its Json."""
         cache = self.cache
         name = f"{self.name}:{':'.join(map(_spoken, told.values()))}".encode()
-
-        async def load() -> Loaded:
-            async with self._loads:
-                value = await make()
-            return Loaded(value, self._encode(value), _NO_SNAPSHOT)
-
         if monotonic() >= cache.good_until:
-            return _given(await self._direct(name, load), as_json)
+            return _given(await self._direct(name, make), as_json)
         wire, stem = cache.wire, self.prefix
         try:
             raw, *stamps = await wire.send(b"MGET", name, *tags)
@@ -224,11 +218,11 @@ class _Results(Kind):
                     there = await wire.send(b"SET", tag, token, b"NX", b"GET", b"PX", _TAG_MS)
                     stamps[i] = token if there is None else there
         except UNREACHABLE:
-            return _given(await self._direct(name, load), as_json)
+            return _given(await self._direct(name, make), as_json)
         if not cache.believes():  # another server may have answered in between
-            return _given(await self._direct(name, load), as_json)
+            return _given(await self._direct(name, make), as_json)
         prefix = stem + b"".join(stamps)
-
+        load = functools.partial(self._load, make, kept=True)
         if raw is not None and raw.startswith(prefix):
             self.figures.hits += 1
             expiry, load_seconds, length = HEAD.unpack_from(raw, len(prefix))
@@ -238,9 +232,14 @@ class _Results(Kind):
             return Json(*_parts(payload)[1:]) if as_json else self.decode(payload)
         return _given(await cache.missed(self, name, prefix, raw, load), as_json)
 
-    async def _direct(self, name: bytes, load: Callable[[], Awaitable[Loaded]]) -> Any:
+    async def _direct(self, name: bytes, make: Callable[[], Awaitable[Any]]) -> Any:
         self.figures.bypasses += 1
-        return (await self.cache.past.load(name, load)).value
+        return (await self.cache.past.load(name, functools.partial(self._load, make, kept=False))).value
+
+    async def _load(self, make: Callable[[], Awaitable[Any]], *, kept: bool) -> Loaded:
+        async with self._loads:
+            value = await make()
+        return Loaded(value, self._encode(value) if kept else None, _NO_SNAPSHOT)
 
     def _encode(self, value: Any) -> bytes | None:
         """`[result, its JSON, version]`: the one to be decoded, the other sent as it is where it is asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -96,28 +97,30 @@ class _Gate:
     def __init__(self, purse: Purse, headwater: Headwater) -> None:
         self._purse, self._headwater = purse, headwater
         self.calls: list[Sequence[AnyCommand]] = []
+        self._arrived: asyncio.Queue[None] = asyncio.Queue()
         self._open: list[asyncio.Event] = []
+        self._open_from: float = math.inf
 
     async def post(self, commands: Sequence[AnyCommand]) -> list[Receipt]:
+        opened = asyncio.Event()
+        if len(self.calls) >= self._open_from:
+            opened.set()
         self.calls.append(commands)
-        self._open.append(asyncio.Event())
-        await self._open[-1].wait()
+        self._open.append(opened)
+        self._arrived.put_nowait(None)
+        await opened.wait()
         return await self._purse.ledger.post(self._headwater.postgres, commands)
 
     async def until(self, calls: int) -> None:
         async with asyncio.timeout(15):
-            while len(self.calls) < calls:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-
-    def let(self, call: int) -> None:
-        self._open[call].set()
+            while len(self.calls) < calls:
+                await self._arrived.get()
 
     async def rest(self, call: int, *told: asyncio.Future[list[Receipt]]) -> list[Receipt]:
-        """Open every call from this one on until all of these are answered."""
-        while not all(one.done() for one in told):
-            for each in self._open[call:]:
-                each.set()
-            await asyncio.sleep(0.001)
+        """Open every call from this one on; what these are answered."""
+        self._open_from = call
+        for opened in self._open[call:]:
+            opened.set()
         return [(await one)[0] for one in told]
 
 

@@ -418,9 +418,10 @@ class Explained:
         places = [_random_place(chance, here.people, here.parts[:1]) for _ in range(8)]
         rows = await self._run(places)
         for place in places:
-            rows += (alone := await self._run([place]))
+            alone = await self._run([place])
+            rows.extend(alone)
             if alone[0]["outcome"] in ("open", "partially_filled") and place is not places[-1]:
-                rows += await self._run([Cancel(order_id=alone[0]["id"])])
+                rows.extend(await self._run([Cancel(order_id=alone[0]["id"])]))
         assert {row["outcome"] for row in rows} <= {"open", "partially_filled", "filled", "cancelled"}
         return [told for told in self._told if "Query Text" in told]
 

@@ -3,6 +3,8 @@
 While calls are under way others gather; the more callers there are, the larger the calls, and nobody waits for a timer.
 Two calls that touch one account would run one after the other, the second waiting in PostgreSQL with others locked. So
 a command whose account is under way stays behind, and what is asked of an account keeps its order.
+(Of which account a command is that refers to a hold or a transfer, nobody here knows: it passes nobody, but what is
+asked while it is under way may pass it.)
 What may have been committed or not (the connection broke) is sent again with the same ids: the answer is the same.
 """
 

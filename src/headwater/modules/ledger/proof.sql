@@ -29,12 +29,7 @@ select t.id
 from ledger.transfers as t
 where ((select k.assets from known as k)[t.debit_account_id] = (select k.assets from known as k)[t.credit_account_id]
        and (select k.assets from known as k)[t.debit_account_id] > 0) is not true
-   or t.amount <= 0 or t.debit_account_id = t.credit_account_id
-   or (t.state = 'posted') <> (t.credit_version is not null)
-   or (t.credit_version is null) <> (t.credit_balance_after is null)
-   or (t.pending_id is null) <> (t.released is null)
-   or t.state in ('voided', 'expired') and t.pending_id is null
-   or t.released < t.amount
+   or ledger.contradicts_itself(t)
 limit 1
 
 -- name: rows
@@ -48,12 +43,7 @@ from ledger.transfers as t
 left join ledger.accounts as d on d.id = t.debit_account_id
 left join ledger.accounts as c on c.id = t.credit_account_id
 where d.id is null or c.id is null or d.asset_id <> c.asset_id
-   or t.amount <= 0 or t.debit_account_id = t.credit_account_id
-   or (t.state = 'posted') <> (t.credit_version is not null)
-   or (t.credit_version is null) <> (t.credit_balance_after is null)
-   or (t.pending_id is null) <> (t.released is null)
-   or t.state in ('voided', 'expired') and t.pending_id is null
-   or t.released < t.amount
+   or ledger.contradicts_itself(t)
 order by t.created_at, t.id
 limit 1
 

@@ -126,6 +126,19 @@ language sql immutable parallel safe as $function$
 $function$;
 
 -- next
+-- Whether a row says by itself what none can say: no amount, one account, halves of a side or of a hold's end. Plain SQL,
+-- so that PostgreSQL inlines it.
+create function ledger.contradicts_itself(t ledger.transfers) returns boolean
+language sql immutable parallel safe as $function$
+    select t.amount <= 0 or t.debit_account_id = t.credit_account_id
+           or (t.state = 'posted') <> (t.credit_version is not null)
+           or (t.credit_version is null) <> (t.credit_balance_after is null)
+           or (t.pending_id is null) <> (t.released is null)
+           or t.state in ('voided', 'expired') and t.pending_id is null
+           or t.released < t.amount
+$function$;
+
+-- next
 -- The accounts whose id leaves `part` when it is divided by `parts`, as their transfers say they must be: how many
 -- versions, the balance, what is held, the head of the chain; and the first version that does not follow from the one
 -- before or is not what its checksum says. All of them in one sorted pass: no row is looked at by PL/pgSQL.

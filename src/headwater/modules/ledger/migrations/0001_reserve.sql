@@ -40,7 +40,7 @@ begin
     insert into headwater.change ("table", op, key, new, context) values (
         'ledger.transfers', 'i', jsonb_build_object('id', reserve.id),
         jsonb_build_object('id', reserve.id, 'debit_account_id', debit, 'credit_account_id', credit),
-        case when current_setting('headwater.context', true) <> '' then ledger.context() end);
+        ledger.context());
     update ledger.accounts a
        set held = a.held + amount, version = d.version, moved_at = d.at,
            head = ledger.head_after(d.head, ledger.entry(said), d.version)
@@ -82,7 +82,7 @@ begin
     insert into headwater.change ("table", op, key, new, context) values (
         'ledger.transfers', 'i', jsonb_build_object('id', release.id),
         jsonb_build_object('id', release.id, 'debit_account_id', debit, 'credit_account_id', credit),
-        case when current_setting('headwater.context', true) <> '' then ledger.context() end);
+        ledger.context());
     update ledger.accounts a
        set held = a.held - amount, version = d.version, moved_at = d.at,
            head = ledger.head_after(d.head, ledger.entry(said), d.version)

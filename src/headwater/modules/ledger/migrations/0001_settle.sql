@@ -35,7 +35,7 @@ declare
     late timestamptz;
     at timestamptz;
     xid bigint := pg_current_xact_id()::text::bigint;
-    context jsonb := case when current_setting('headwater.context', true) <> '' then ledger.context() end;
+    context jsonb := ledger.context();
     posted text := 'posted';
     k smallint;
     d integer;
