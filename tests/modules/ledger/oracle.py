@@ -50,15 +50,20 @@ class Oracle:
     done: dict[UUID, Done] = field(default_factory=dict)
     reversed: set[UUID] = field(default_factory=set)
     earlier: set[UUID] = field(default_factory=set)  # answered before the call under way
-    lazy: bool = False
 
     def transfer(self, one: Move) -> tuple[Status, int, bool]:
-        """The door for one movement: what is overdue goes only when there is not enough."""
+        """The door for one movement: what nothing speaks against is done, everything else is a call of post()."""
+        if not self._plain(one):
+            return self.post([one])[0]
         self.earlier = set(self.answers)
-        self.lazy = True
-        told = self._one(one)
-        self.lazy = False
-        return told
+        return self._one(one)
+
+    def _plain(self, one: Move) -> bool:
+        if one.id in self.answers or one.up_to or one.up_to_debt or self._refuse(one.debit, one.credit) is not None:
+            return False
+        source, target = self.purses[one.debit], self.purses[one.credit]
+        bounded = source.balance - one.amount > -LIMIT and target.balance + one.amount < LIMIT
+        return source.spendable(one.amount) and bounded
 
     def post(self, commands: list[AnyCommand]) -> list[tuple[Status, int, bool]]:
         """Status, amount moved, and whether it is a repetition, of each command."""
@@ -209,8 +214,6 @@ class Oracle:
 
     def _move(self, key: UUID, debit: int, credit: int, amount: int, one: AnyCommand) -> tuple[Status, int]:
         source, target = self.purses[debit], self.purses[credit]
-        if self.lazy and source.held and not source.spendable(amount):
-            self.expire_of(debit)
         if isinstance(one, (Move, Hold)) and one.up_to and source.limit is not None:
             amount = min(amount, source.balance - source.held + source.limit)
         if isinstance(one, Move) and one.up_to_debt:

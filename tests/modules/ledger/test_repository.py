@@ -153,6 +153,22 @@ async def test_an_id_that_was_answered_and_comes_twice_in_a_chain_is_no_repetiti
     await _compare(database, [[("void", void), ("move", move), ("void", void)]])
 
 
+async def test_a_hold_that_was_there_before_is_posted_also_in_a_call_that_asks_for_it_again(database: str) -> None:
+    hold: dict[str, object] = {"id": 1, "debit": 0, "credit": 1, "amount": 5}
+    other: dict[str, object] = {"id": 1, "debit": 0, "credit": 2, "amount": 7}
+    parts: list[dict[str, object]] = [{"id": key, "hold": 1, "amount": 2, "keep_rest": True} for key in (2, 3)]
+    await _compare(
+        database, [[("hold", hold)], [("hold", hold), ("post", parts[0])], [("hold", other), ("post", parts[1])]]
+    )
+
+
+async def test_a_transfer_that_is_not_plain_releases_what_is_overdue_as_post_does(database: str) -> None:
+    overdue: dict[str, object] = {"id": 0, "debit": 0, "credit": 1, "amount": 1, "expires_at": _PAST}
+    conflict: dict[str, object] = {"id": 0, "debit": 0, "credit": 0, "amount": 1}
+    plain: dict[str, object] = {"id": 1, "debit": 0, "credit": 1, "amount": 1}
+    await _compare(database, [[("hold", overdue), ("move", conflict)], [("move", plain)], [("move", conflict)]])
+
+
 # -- mutants: each rule is broken once, and each time the comparison notices -------------------------------------------
 
 

@@ -434,7 +434,7 @@ begin
         elsif chain > 0 and (chain_failed or chain_old) then
             st := 12;
         elsif k = 3 or k = 4 then
-            h := case when made_by is not null and made_by[i] is not null then made_at[made_by[i]] else hold_at[i] end;
+            h := coalesce(made_at[made_by[i]], hold_at[i]);  -- made by this call, or there before, though it was asked for again
             if h is null or h_state[h] is null then
                 st := 7;
             elsif (a_closed[d] or a_closed[c]) and k = 3 then
